@@ -1,0 +1,71 @@
+"""Rows in blocks of a fixed size: the one way in which sums over samples are taken."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+class Rows(eqx.Module):
+    """The first `count` of `blocks * size` rows, visited block by block.
+
+    `count` is known at run time only, so one compiled function serves every sample size. Every
+    sum runs over whole blocks in order, rows beyond `count` set to zero: it has the same bits
+    whatever the capacity, which matters because the dynamics amplify rounding.
+
+    Arrays over rows have shape `(blocks, ..., size)`: within a block the rows come last, which
+    keeps the loops over a few columns vectorised.
+    """
+
+    count: Int[Array, ""]
+    blocks: int = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, count: Any, *, capacity: int, size: int) -> "Rows":
+        """Rows for `count` ≤ `capacity` samples."""
+        return cls(jnp.asarray(count, jnp.int32), blocks=-(-capacity // size), size=size)
+
+    def mask(self, block: Any) -> Bool[Array, " size"]:
+        """Which rows of a block are among the first `count`."""
+        return block * self.size + jnp.arange(self.size) < self.count
+
+    def keep(self, block: Any, values: Array) -> Array:
+        """`values` of a block, `(..., size)`, with the rows beyond `count` set to zero."""
+        return jnp.where(self.mask(block), values, jnp.zeros((), values.dtype))
+
+    def fold(self, visit: Callable[[Any, Any], Any], start: Any) -> Any:
+        """`start = visit(block, start)` for each block in use, in order."""
+        used = (self.count + self.size - 1) // self.size
+        return jax.lax.fori_loop(0, used, visit, start)
+
+    def map(self, function: Callable[..., Array], *arrays: Array) -> Array:
+        """`function(block, *blocks of arrays)` for each block in use; zeros elsewhere."""
+        like = jax.eval_shape(function, self.count, *(a[0] for a in arrays))
+
+        def visit(block, out):
+            value = function(block, *(a[block] for a in arrays))
+            return out.at[block].set(self.keep(block, value))
+
+        return self.fold(visit, jnp.zeros((self.blocks, *like.shape), like.dtype))
+
+    def mean(self, function: Callable[..., Array], *arrays: Array) -> Array:
+        """The mean over rows of `function(*blocks of arrays)`, whose last axis is rows."""
+        like = jax.eval_shape(function, *(a[0] for a in arrays))
+
+        def visit(block, total):
+            value = function(*(a[block] for a in arrays))
+            return total + self.keep(block, value).sum(axis=-1)
+
+        total = self.fold(visit, jnp.zeros(like.shape[:-1], like.dtype))
+        return total / self.count.astype(total.dtype)
+
+    def gram(
+        self, left: Float[Array, "blocks k size"], right: Float[Array, "blocks l size"]
+    ) -> Float[Array, "k l"]:
+        """left rightᵀ, summed over rows."""
+        start = jnp.zeros((left.shape[1], right.shape[1]), left.dtype)
+        return self.fold(lambda b, total: total + left[b] @ right[b].T, start)

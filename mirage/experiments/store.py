@@ -1,0 +1,55 @@
+"""Results on disk: netCDF4 files, written whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import xarray as xr
+
+FILE = "results.nc"
+
+
+def save(dataset: xr.Dataset, folder: str | os.PathLike) -> Path:
+    """Write `results.nc` into a folder atomically: a reader sees the old file or the new one."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".results-", suffix=".nc")
+    os.close(handle)
+    try:
+        dataset.to_netcdf(temporary, engine="netcdf4")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, folder / FILE)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return folder / FILE
+
+
+def load(path: str | os.PathLike) -> xr.Dataset:
+    """Open a result file, a run folder, or all runs below a folder, as one Dataset in memory.
+
+    Several runs are combined along their coordinates; cells nobody ran are NaN, and what
+    differs between runs without being a dimension (`loss`, say) becomes one. Raises
+    FileNotFoundError where there is no result, ValueError where runs contradict each other.
+    """
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(path.rglob(FILE))
+    if not files:
+        raise FileNotFoundError(f"no {FILE} in {path} or below it")
+    runs = [xr.load_dataset(file, engine="netcdf4") for file in files]
+    if len(runs) == 1:
+        return runs[0]
+    scalars = {name for run in runs for name, c in run.coords.items() if c.ndim == 0}
+    for name in sorted(map(str, scalars)):
+        values = {str(run[name].item()) if run[name].ndim == 0 else None for run in runs}
+        if len(values) > 1:
+            runs = [run.expand_dims(name) if run[name].ndim == 0 else run for run in runs]
+    try:
+        return xr.combine_by_coords(
+            runs, join="outer", compat="no_conflicts", combine_attrs="drop_conflicts"
+        )
+    except xr.MergeError as error:
+        raise ValueError(
+            f"the runs below {path} hold different numbers for the same cell; "
+            f"load them one by one ({error})"
+        ) from error

@@ -1,0 +1,33 @@
+"""Figures: a Dataset in, a matplotlib Figure out."""
+
+import os
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from mirage.figures.recovery import recovery
+
+FIGURES = {"recovery": recovery}
+
+
+def draw(dataset: xr.Dataset, figure: str = "recovery") -> Figure:
+    """The figure of that name; ValueError lists the names there are."""
+    if figure not in FIGURES:
+        raise ValueError(f"figure={figure!r}: expected one of {', '.join(FIGURES)}")
+    return FIGURES[figure](dataset)
+
+
+def write(figure: Figure, folder: str | os.PathLike, name: str) -> list[Path]:
+    """Write `<name>.png` and `<name>.pdf`, each whole or not at all."""
+    paths = []
+    for suffix in ("png", "pdf"):
+        path = Path(folder) / f"{name}.{suffix}"
+        temporary = path.with_name(f".{path.name}.tmp")
+        figure.savefig(temporary, format=suffix)
+        os.replace(temporary, path)
+        paths.append(path)
+    return paths
+
+
+__all__ = ["draw", "recovery", "write"]

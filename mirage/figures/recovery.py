@@ -1,0 +1,56 @@
+"""Recovery curves: a measure against the number of samples."""
+
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mirage.figures.style import STYLE, axis_label, shades
+
+LOW, HIGH = 0.3, 0.7
+LABELS = {"cos_best": "cos(best)", "test_error": r"population error $E(f-f^\star)^2$"}
+
+
+def sample_axis(dataset: xr.Dataset) -> str:
+    """Which of alpha, exponent and n the dataset is a grid of."""
+    return next(kind for kind in ("alpha", "exponent", "n") if kind in dataset.dims)
+
+
+def recovery(dataset: xr.Dataset, *, y: str = "cos_best") -> Figure:
+    """Median of `y` over seeds with its 30th-70th percentile band, against the sample size.
+
+    One hue family for each combination of compared options, one shade for each d.
+    """
+    x = sample_axis(dataset)
+    groups = [str(dim) for dim in dataset[y].dims if dim not in ("d", x, "seed")]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
+        choices = list(itertools.product(*(dataset[g].values for g in groups)))
+        for hue, choice in enumerate(choices):
+            chosen = dataset[y].sel(dict(zip(groups, choice, strict=True)))
+            colours = shades(hue, dataset.sizes["d"])
+            for colour, d in zip(colours, dataset["d"].values, strict=True):
+                label = ", ".join([*map(str, choice), f"d = {d}"])
+                _band(axes, chosen.sel(d=d), x, colour, label)
+        axes.set_xlabel(axis_label(x))
+        axes.set_ylabel(LABELS.get(y, y))
+        if y == "cos_best":
+            axes.set_ylim(0, 1.02)
+        axes.legend(fontsize=8, ncols=max(1, len(choices) if len(choices) <= 3 else 1))
+        seeds = dataset.sizes["seed"]
+        axes.set_title(f"median and 30th-70th percentile over {seeds} seeds", fontsize=8)
+        return figure
+
+
+def _band(axes: Axes, values: xr.DataArray, x: str, colour: tuple[float, ...], label: str) -> None:
+    """One curve; cells that diverged do not count, points where all did are left out."""
+    values = values.dropna(x, how="all")
+    if values.sizes[x] == 0:
+        return
+    low, middle, high = values.quantile([LOW, 0.5, HIGH], dim="seed", skipna=True).values
+    points = np.asarray(values[x].values)
+    axes.fill_between(points, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.plot(points, middle, color=colour, marker="o", label=label)

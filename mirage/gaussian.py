@@ -1,0 +1,55 @@
+"""Expectations over a standard Gaussian vector, in float64, right for kinks and jumps at zero."""
+
+import functools
+import math
+
+import numpy as np
+from scipy.stats import norm, qmc
+
+# |h| ≤ 9 leaves out a mass of 2e-19 a direction.
+HALF_WIDTH = 9.0
+# Nodes along each direction for ranks 1, 2, ...; a tensor rule stays under 3e5 points.
+NODES = {1: 320, 2: 120, 3: 64, 4: 24, 5: 12}
+SOBOL_POINTS = 2**17
+
+
+@functools.cache
+def line_rule(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Composite Gauss-Legendre rule for E[f(z)], z ~ N(0, 1), on [-9, 9].
+
+    The panels meet at 0, so a kink or a jump there costs nothing. `nodes` is even; half of
+    them lie on each side, in panels of at most 16. Returns points and weights, each
+    `(nodes,)` float64; the weights hold the density and sum to 1.
+    """
+    half = nodes // 2
+    panels = math.ceil(half / 16)
+    while half % panels:
+        panels += 1
+    x, w = np.polynomial.legendre.leggauss(half // panels)
+    edges = np.linspace(0.0, HALF_WIDTH, panels + 1)
+    centre, radius = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
+    right = (centre[:, None] + radius[:, None] * x).ravel()
+    weight = (radius[:, None] * w).ravel() * norm.pdf(right)
+    points = np.concatenate([-right[::-1], right])
+    weights = np.concatenate([weight[::-1], weight])
+    return points, weights / weights.sum()
+
+
+@functools.cache
+def rule(rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points `(N, rank)` and weights `(N,)` with E[f(h)] ≈ Σ w f(h), h ~ N(0, I_rank).
+
+    A tensor product of `line_rule` up to rank 5; above it, a scrambled Sobol sequence of
+    2^17 points, seeded, whose error for a smooth f is of order 1e-4.
+    """
+    if rank == 0:
+        return np.zeros((1, 0)), np.ones(1)
+    if rank in NODES:
+        x, w = line_rule(NODES[rank])
+        points = np.stack(np.meshgrid(*[x] * rank, indexing="ij"), axis=-1).reshape(-1, rank)
+        weights = functools.reduce(np.multiply.outer, [w] * rank).ravel()
+        keep = weights > 1e-22  # corners that cannot count
+        return points[keep], weights[keep]
+    uniform = qmc.Sobol(rank, seed=0).random(SOBOL_POINTS)
+    points = norm.ppf(np.clip(uniform, 1e-12, 1 - 1e-12))
+    return points, np.full(SOBOL_POINTS, 1.0 / SOBOL_POINTS)

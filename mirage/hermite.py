@@ -1,0 +1,19 @@
+"""Hermite polynomials: He_k (probabilists') and h_k = He_k / √k! (normalised)."""
+
+import math
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def probabilists_hermite(degree: int, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """He_k(x), by the recurrence He_{k+1} = x He_k − k He_{k−1}; same shape and dtype as x."""
+    previous, current = jnp.zeros_like(x), jnp.ones_like(x)
+    for k in range(degree):
+        previous, current = current, x * current - k * previous
+    return current
+
+
+def normalised_hermite(degree: int, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """h_k(x) = He_k(x) / √k!, so that E[h_j(z) h_k(z)] = δ_jk for z ~ N(0, 1)."""
+    return probabilists_hermite(degree, x) / math.sqrt(math.factorial(degree))

@@ -1,0 +1,141 @@
+"""Measures: everything reported is a function of the order parameters M = W Uᵀ and Q = W Wᵀ.
+
+Computed in float64 by low-dimensional Gaussian integrals; no test matrix is drawn.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mirage.activations import Activation
+from mirage.gaussian import line_rule, rule
+from mirage.targets import Part, Target
+
+# For E[σ(z_j) σ(z_k)] by one integral over z_j of a smoothed σ.
+PAIR_NODES = 320
+
+
+def cos_best(
+    overlap: Float[np.ndarray, "*batch m r"], norm: Float[np.ndarray, "*batch m"]
+) -> Float[np.ndarray, "*batch"]:
+    """max_j ‖U w_j‖/‖w_j‖: how much of the best neuron lies in the target's subspace, in [0, 1].
+
+    NaN where a neuron is not finite.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosines = np.linalg.norm(overlap, axis=-1) / norm
+    return np.minimum(cosines, 1.0).max(axis=-1)
+
+
+def principal_cosines(
+    overlap: Float[np.ndarray, "m r"], gram: Float[np.ndarray, "m m"], *, tolerance: float = 1e-10
+) -> Float[np.ndarray, " k"]:
+    """Cosines of the principal angles between the rows of W and the rows of U, largest first.
+
+    `tolerance`, relative to the largest eigenvalue of Q, says which directions W spans.
+    """
+    values, vectors = np.linalg.eigh(gram)
+    keep = values > tolerance * values[-1]
+    basis = vectors[:, keep] / np.sqrt(values[keep])
+    return np.linalg.svd(basis.T @ overlap, compute_uv=False)
+
+
+def population_error(
+    target: Target,
+    activation: Activation,
+    *,
+    readout: Float[np.ndarray, "cells m"],
+    biases: Float[np.ndarray, "cells m"],
+    overlap: Float[np.ndarray, "cells m r"],
+    gram: Float[np.ndarray, "cells m m"],
+) -> Float[np.ndarray, " cells"]:
+    """E(f − g)² for f(x) = Σ_j a_j σ(w_j·x + b_j) and g(h) = E[y | h], a number a cell.
+
+    Given M and Q the pre-activations and h are jointly Gaussian, so that
+
+        E f² = Σ_jk a_j a_k E[σ(z_j) σ(z_k)],    E f g = Σ_j a_j E_h[g(h) E[σ(z_j) | h]],
+
+    with one integral left after averaging σ in closed form (or by quadrature) over what is
+    not conditioned on; g enters term by term, each over its own few directions. NaN where a
+    cell is not finite.
+    """
+    with jax.enable_x64(True):
+        fields = (readout, biases, overlap, gram)
+        cells = tuple(jnp.asarray(np.asarray(f, np.float64)) for f in fields)
+        model, cross = _error_terms(target, activation, *cells)
+        return np.asarray(model - 2 * cross) + target_square(target)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _error_terms(target: Target, activation: Activation, *cells: Array) -> tuple[Array, Array]:
+    """(E f², E f g) of every cell, one cell after the other to bound memory."""
+    parts = target.parts()
+
+    def one(cell):
+        a, b, m, q = cell
+        return _model_square(activation, a, b, q), sum(
+            _overlap_with_part(part, active, activation, a, b, m, q) for part, active in parts
+        )
+
+    return jax.lax.map(one, cells)
+
+
+def _model_square(activation, a, b, q):
+    """E f², by an integral over z_j of σ(z_j) E[σ(z_k) | z_j]."""
+    points, weights = (jnp.asarray(v) for v in line_rule(PAIR_NODES))
+    variance = jnp.diag(q)
+    safe = jnp.where(variance > 0, variance, 1)
+
+    def neuron(j):
+        slope = q[j] / safe[j]  # E[z_k | z_j] = slope z_j
+        z = jnp.sqrt(variance[j]) * points
+        mean = slope[:, None] * z + b[:, None]
+        rest = jnp.maximum(variance - slope * q[j], 0)
+        conditional = activation.smoothed(mean, jnp.broadcast_to(rest[:, None], mean.shape))
+        return (weights * activation(z + b[j])) @ (a @ conditional)
+
+    return a @ jax.lax.map(neuron, jnp.arange(a.shape[0]))
+
+
+def _overlap_with_part(part, active, activation, a, b, m, q):
+    """E[f g_part], by an integral over the part's directions of g_part(h) E[f | h]."""
+    points, weights = (jnp.asarray(v) for v in rule(len(active)))
+    m = m[:, list(active)]
+    rest = jnp.maximum(jnp.diag(q) - (m**2).sum(axis=1), 0)
+
+    def neuron(total, values):
+        a_j, b_j, m_j, rest_j = values
+        mean = points @ m_j + b_j
+        return total + a_j * activation.smoothed(mean, jnp.full_like(mean, rest_j)), None
+
+    conditional, _ = jax.lax.scan(neuron, jnp.zeros_like(weights), (a, b, m, rest))
+    return (weights * part(points)) @ conditional
+
+
+def target_square(target: Target) -> float:
+    """E g(h)², term by term where the terms share no direction."""
+    with jax.enable_x64(True):
+        parts = target.parts()
+        total = 0.0
+        for i, first in enumerate(parts):
+            for second in parts[i:]:
+                twice = 1.0 if second is first else 2.0
+                total += twice * _mean_of_product(first, second)
+        return total
+
+
+def _mean_of_product(first: Part, second: Part) -> float:
+    (f, on_f), (g, on_g) = first, second
+    if not set(on_f) & set(on_g):
+        return _mean(f, len(on_f)) * _mean(g, len(on_g))
+    union = sorted(set(on_f) | set(on_g))
+    places_f, places_g = [union.index(i) for i in on_f], [union.index(i) for i in on_g]
+    return _mean(lambda h: f(h[:, places_f]) * g(h[:, places_g]), len(union))
+
+
+def _mean(function, rank: int) -> float:
+    points, weights = rule(rank)
+    return float(jnp.asarray(weights) @ function(jnp.asarray(points)))

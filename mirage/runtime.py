@@ -1,0 +1,84 @@
+"""Where and how a run executes; the one place that touches JAX's configuration."""
+
+import abc
+import logging
+import os
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+from jax.sharding import AxisType, Mesh
+
+from mirage.options import Option
+
+UNITS = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+log = logging.getLogger(__name__)
+
+
+class Runtime(Option, abc.ABC):
+    """Base of the runtimes a config can name."""
+
+    group: ClassVar[str] = "runtime"
+
+
+class Default(Runtime):
+    """`memory` bounds what a chunk of seeds may hold; the rest is about speed.
+
+    `devices` limits how many devices share the seeds (null: all; on a CPU one a core).
+    `seeds_at_once` seeds run side by side in one kernel on each device (null: 1 on a CPU, where
+    a seed's block of X then stays in cache, 16 elsewhere). `compilation_cache` is a folder, null
+    for the user's cache folder, "off" for none. `progress` shows a bar on a terminal.
+    """
+
+    memory: str = eqx.field(static=True, default="2 GB")
+    devices: int | None = eqx.field(static=True, default=None)
+    seeds_at_once: int | None = eqx.field(static=True, default=None)
+    compilation_cache: str | None = eqx.field(static=True, default=None)
+    progress: bool = eqx.field(static=True, default=True)
+
+    def __check_init__(self):
+        _ = self.memory_bytes
+        for key in ("devices", "seeds_at_once"):
+            value = getattr(self, key)
+            self.check(key, value is None or value >= 1, "expected a whole number ≥ 1 or null")
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory` in bytes; ValueError unless it reads like `500 MB` or `2.5 GB`."""
+        match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]?B)\s*", str(self.memory), re.IGNORECASE)
+        try:
+            number = float(match[1]) * UNITS[match[2].upper()] if match else 0
+        except ValueError:
+            number = 0
+        self.check("memory", 0 < number < 1e18, "expected a size such as '500 MB' or '2 GB'")
+        return int(number)
+
+    def configure(self) -> None:
+        """Set JAX up. Before the first JAX computation of a process, or the CPU stays one device."""
+        logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+        cores = self.devices or len(os.sched_getaffinity(0))
+        try:
+            jax.config.update("jax_num_cpu_devices", cores)
+        except RuntimeError:  # already running: the devices are what they are
+            log.debug("JAX is already running with %d devices", jax.device_count())
+        if self.compilation_cache != "off":
+            folder = Path(self.compilation_cache or _cache_folder())
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+            jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+    def mesh(self) -> Mesh:
+        """The devices in a row, along which seeds are shared out."""
+        count = min(self.devices or jax.device_count(), jax.device_count())
+        return jax.make_mesh((count,), ("seed",), (AxisType.Auto,), devices=jax.devices()[:count])
+
+    def width(self) -> int:
+        """Seeds side by side in one kernel on each device."""
+        return self.seeds_at_once or (1 if jax.default_backend() == "cpu" else 16)
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "mirage" / "xla"

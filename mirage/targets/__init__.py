@@ -1,0 +1,23 @@
+"""Targets g(h): what is to be learnt, one family a file."""
+
+from mirage.targets.base import Part, Target
+from mirage.targets.expression import Expression
+from mirage.targets.links import Committee, PhaseRetrieval, SingleIndex
+from mirage.targets.signs import NoisySign, Parity
+from mirage.targets.staircases import GrandStaircase, Staircase
+from mirage.targets.sums import Hermite, Polynomial
+
+__all__ = [
+    "Committee",
+    "Expression",
+    "GrandStaircase",
+    "Hermite",
+    "NoisySign",
+    "Parity",
+    "Part",
+    "PhaseRetrieval",
+    "Polynomial",
+    "SingleIndex",
+    "Staircase",
+    "Target",
+]

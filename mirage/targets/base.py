@@ -1,0 +1,45 @@
+"""What every target is: g(h), its rank, and how a label is drawn given h."""
+
+import abc
+from collections.abc import Callable
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, Key
+
+from mirage.options import Option
+
+# g = Σ of functions of few directions each: (function of h restricted to them, the directions).
+Part = tuple[Callable[[Array], Array], tuple[int, ...]]
+
+
+class Target(Option, abc.ABC):
+    """A multi-index target: y = g(h) + √Δ ξ with h = U x ~ N(0, I_rank), ξ ~ N(0, 1).
+
+    `noise` is Δ ≥ 0. A subclass gives `rank` and `__call__`; one whose label is random
+    given h in another way also gives `draw`, and then `__call__` is E[y | h].
+    """
+
+    group: ClassVar[str] = "target"
+    rank: eqx.AbstractVar[int]
+    noise: float = eqx.field(static=True, default=0.0, kw_only=True)
+
+    def __check_init__(self):
+        self.check("noise", self.noise >= 0, "expected a variance Δ ≥ 0")
+
+    @abc.abstractmethod
+    def __call__(self, h: Float[Array, "*batch r"]) -> Float[Array, "*batch"]:
+        """g(h) = E[y | h]."""
+
+    def draw(self, key: Key[Array, ""], h: Float[Array, "*batch r"]) -> Float[Array, "*batch"]:
+        """A label for each h: g(h) + √Δ ξ."""
+        y = self(h)
+        if self.noise == 0:
+            return y
+        return y + self.noise**0.5 * jax.random.normal(key, y.shape, y.dtype)
+
+    def parts(self) -> list[Part]:
+        """g as a sum of functions of few directions each, for low-dimensional integrals."""
+        return [(self, tuple(range(self.rank)))]
+
