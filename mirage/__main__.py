@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 import matplotlib
@@ -11,6 +12,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from mirage import figures
@@ -25,7 +28,8 @@ from mirage.config import (
     prepare,
     register,
 )
-from mirage.experiments import save, simulate
+from mirage.experiments import Experiment, save, simulate
+from mirage.experiments.execute import Executor
 from mirage.figures.recovery import sample_axis
 
 log = logging.getLogger("mirage")
@@ -33,15 +37,23 @@ log = logging.getLogger("mirage")
 CHECKED_JOBS = 64
 
 
+class RunError(Exception):
+    """A run that started and could not end."""
+
+
 def run(config: DictConfig) -> None:
     """Run one composed config into Hydra's run folder."""
     experiment = build(config)
+    plan(experiment)
     output = Path(HydraConfig.get().runtime.output_dir)
     log.info("%s: d=%s, %d seeds", experiment.name, list(experiment.d), experiment.seeds)
-    (output / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
-    results = simulate(experiment)
-    saved = save(results, output)
-    drawn = figures.write(figures.draw(results, config.figure), output, experiment.name)
+    try:
+        (output / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+        results = simulate(experiment)
+        saved = save(results, output)
+        drawn = figures.write(figures.draw(results, config.figure), output, experiment.name)
+    except OSError as error:
+        raise RunError(f"cannot write the results: {_reason(error)}") from error
     x = sample_axis(results)
     table = results["cos_best"].median("seed").transpose(..., "d", x)
     print(f"\nmedian cos(best) over {experiment.seeds} seeds, by {x}")
@@ -58,24 +70,45 @@ def _shown(path: Path) -> str:
 
 
 def check(arguments: list[str]) -> None:
-    """Compose and build every job's config before Hydra makes a folder; ConfigError if one fails."""
-    known = get_args_parser().parse_args(arguments)
+    """Compose and build every job's config before a folder is made; ConfigError if one fails."""
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    known = parser.parse_args(arguments)
     if known.help or known.hydra_help or known.info or known.shell_completion:
         return
-    overrides = prepare(known.overrides)
-    jobs = [overrides]
+    jobs = [parsed(known.overrides)]
     if known.multirun:
-        try:
-            parsed = OverridesParser.create().parse_overrides(overrides)
-            jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0][:CHECKED_JOBS]
-        except Exception as error:
-            raise ConfigError(explain(error)) from error
+        jobs = BasicSweeper.split_arguments(jobs[0], max_batch_size=None)[0][:CHECKED_JOBS]
+    else:
+        jobs = [[override.input_line or "" for override in jobs[0]]]
     for job in jobs:
         config = compose_config(job, config_dir=known.config_dir)
-        figures_known = ", ".join(figures.FIGURES)
         if config.figure not in figures.FIGURES:
-            raise ConfigError(f"figure={config.figure!r}: expected one of {figures_known}")
-        build(config)
+            names = ", ".join(figures.FIGURES)
+            raise ConfigError(f"figure={config.figure!r}: expected one of {names}")
+        experiment = build(config)
+        if not known.multirun and not known.cfg:
+            plan(experiment)
+
+
+def parsed(overrides: list[str]) -> list[Override]:
+    """Hydra's reading of the overrides; ConfigError names the one it cannot read."""
+    read = []
+    for override in overrides:
+        try:
+            read += OverridesParser.create().parse_overrides([override])
+        except HydraException as error:
+            raise ConfigError(f"cannot read the override {override!r}: {explain(error)}") from error
+    return read
+
+
+def plan(experiment: Experiment) -> Executor:
+    """The executor of an experiment; ConfigError when a chunk of it cannot fit `runtime.memory`."""
+    experiment.runtime.configure()
+    try:
+        return Executor(experiment)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def main() -> None:
@@ -95,11 +128,23 @@ def main() -> None:
         hydra.main(str(folder("conf")), "config", version_base="1.3")(run)()
     except ConfigError as error:
         sys.exit(_fail(str(error), 2))
+    except BrokenPipeError:  # whoever read our output has gone
+        sys.exit(1)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        sys.exit(_fail(f"cannot write the run: {where}{error.strerror or error}", 2))
+        sys.exit(_fail(f"hydra.run.dir: cannot write there: {_reason(error)}", 2))
+    except RunError as error:
+        sys.exit(_fail(str(error), 1))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted", 130))
+
+
+def _reason(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(message)
 
 
 def _fail(message: str, code: int) -> int:

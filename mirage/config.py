@@ -4,6 +4,7 @@ Schemas are read off the constructors of the options (`Option.settings`), so an 
 schema cannot disagree. `+key=value` goes past Hydra's schema; `build` looks for such keys.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
@@ -39,6 +40,18 @@ class ConfigError(ValueError):
 
 
 @dataclasses.dataclass
+class Compare:
+    """For each group, the options to run side by side."""
+
+    target: Any = None
+    loss: Any = None
+    activation: Any = None
+    network: Any = None
+    algorithm: Any = None
+    design: Any = None
+
+
+@dataclasses.dataclass
 class Config:
     """The top level of a composed config."""
 
@@ -49,7 +62,7 @@ class Config:
     n: Any = None
     seeds: int = 10
     root_seed: int = 0
-    compare: dict[str, Any] = dataclasses.field(default_factory=dict)
+    compare: Compare = dataclasses.field(default_factory=Compare)
     figure: str = "recovery"
     save_weights: bool = False
     plugins: list[str] = dataclasses.field(default_factory=list)
@@ -111,11 +124,10 @@ def register() -> None:
                 store.store(group=group, name=name, node=schema(option))
     for place in (folder("sweeps"), Path.cwd() / "sweeps"):
         for file in sorted(place.glob("*.yaml")) if place.is_dir() else []:
-            try:  # one broken file must not break every command
+            # One broken file must not break every command, only the one that names it.
+            with contextlib.suppress(yaml.YAMLError, OSError, ValueError):
                 content = yaml.safe_load(file.read_text())
                 store.store(group="sweep", name=file.stem, node=content, package="_global_")
-            except (yaml.YAMLError, OSError, ValueError) as error:
-                print(f"mirage: ignoring sweep {file}: {_first_line(error)}", file=sys.stderr)
 
 
 def import_plugins(paths: Iterable[str]) -> None:
@@ -128,16 +140,16 @@ def import_plugins(paths: Iterable[str]) -> None:
         if not file.is_file() or file.suffix != ".py":
             raise ConfigError(f"plugins={path!r}: expected the path of a Python file")
         spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None and spec.loader is not None
+        if spec is None or spec.loader is None:
+            raise ConfigError(f"plugins={path!r}: cannot be imported")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[name]
-            raise ConfigError(
-                f"plugins={path!r}: importing it raised {type(error).__name__}: {_first_line(error)}"
-            ) from error
+            reason = f"{type(error).__name__}: {_first_line(error)}"
+            raise ConfigError(f"plugins={path!r}: importing it raised {reason}") from error
 
 
 def plugins_in(overrides: Iterable[str]) -> list[str]:
@@ -187,6 +199,8 @@ def compose(*overrides: str, config_dir: str | None = None) -> Experiment:
 def compose_config(overrides: Sequence[str], *, config_dir: str | None = None) -> DictConfig:
     """Compose a config without building it; ConfigError where Hydra refuses."""
     overrides = prepare(overrides)
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: no such folder")
     import_plugins(plugins_in(overrides))
     register()
     _check_choices(overrides, config_dir)
@@ -217,6 +231,20 @@ def _check_choices(overrides: Sequence[str], config_dir: str | None) -> None:
                         f"{group}={value}: unknown option{_suggest(value, known)}; "
                         f"expected one of {', '.join(sorted(known))}"
                     )
+                if group == "sweep":
+                    _check_sweep(value)
+
+
+def _check_sweep(name: str) -> None:
+    """Refuse a sweep whose file is broken."""
+    for place in (folder("sweeps"), Path.cwd() / "sweeps"):
+        file = place / f"{name}.yaml"
+        try:
+            content = yaml.safe_load(file.read_text()) if file.is_file() else {}
+        except (yaml.YAMLError, OSError, ValueError) as error:
+            raise ConfigError(f"sweep={name}: {file} cannot be read: {explain(error)}") from error
+        if not isinstance(content, dict):
+            raise ConfigError(f"sweep={name}: {file} holds no keys")
 
 
 def _choices(group: str, config_dir: str | None) -> set[str]:
@@ -238,13 +266,16 @@ def build(config: DictConfig) -> Experiment:
     for key in values:
         if key not in known:
             raise ConfigError(f"unknown key {key!r}{_suggest(key, known)}")
+    if not re.fullmatch(r"[\w.+-]+", values["name"]):
+        raise ConfigError(f"name={values['name']!r}: expected letters, digits and . _ + - alone")
     import_plugins(values["plugins"])
     try:
         options: dict[str, Any] = {
             group: _option(group, values[group], group) for group in OPTION_GROUPS
         }
-        for group, listed in (values["compare"] or {}).items():
-            options[group] = _compared(group, listed, values)
+        for group, listed in values["compare"].items():
+            if listed is not None:
+                options[group] = _compared(group, listed, values)
         return Experiment(
             **options,
             **{key: values[key] for key in ("d", *SAMPLES, "seeds", "root_seed")},
@@ -329,29 +360,30 @@ def _compared(group: str, listed: Any, values: Mapping[str, Any]) -> dict[str, O
 
 def explain(error: BaseException) -> str:
     """An error of Hydra, OmegaConf or YAML in one or two lines that a user can act on."""
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) and cause not in causes:
-        causes.append(cause)
-    for cause in causes:
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    for cause in chain:
         if isinstance(cause, yaml.YAMLError):
             mark = getattr(cause, "problem_mark", None)
             where = f"{mark.name}, line {mark.line + 1}" if mark else "a config file"
             return f"{where}: broken YAML: {getattr(cause, 'problem', None) or _first_line(cause)}"
-    text = str(error).strip()
-    unknown = re.search(r"Could not override '([\w./@+]+)'|Key '(\w+)' not in", text)
-    if unknown and ("not in" in text):
-        key = unknown[1] or unknown[2]
-        known = {f.name for f in dataclasses.fields(Config)}
-        head = key.split(".")[0]
-        if head not in known:
-            return f"unknown key {key!r}{_suggest(head, known)}"
-        return f"unknown key {key!r}: no such setting in the chosen {head}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    text = "\n".join(str(cause) for cause in chain)
+    if unknown := re.search(r"Could not override '([\w./@+]+)'", text):
+        key = unknown[1]
+        head, known = key.split(".")[0], {f.name for f in dataclasses.fields(Config)}
+        if head in known:
+            return f"unknown key {key!r}: no such setting in the chosen {head}"
+        return f"unknown key {key!r}{_suggest(head, known)}"
+    if wrong := re.search(r"Error merging override (.+)", text):
+        kind = re.search(r"could not be converted to (\w+)|is not a valid (\w+)", text)
+        words = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
+        name = (kind[1] or kind[2]) if kind else ""
+        expected = words.get(name, f"a {name.lower()}") if name else ""
+        return f"{wrong[1]}: " + (f"expected {expected}" if name else _first_line(chain[-1]))
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     drop = ("full_key:", "object_type=", "reference_type=", "See https", "To append")
-    kept = [line for line in lines if not line.startswith(drop)]
-    key = next((line.split(":")[1].strip() for line in lines if line.startswith("full_key:")), "")
-    message = " ".join(kept[:3]) or type(error).__name__
-    return (f"{key}: " if key and key not in message else "") + message[:400]
+    return " ".join([line for line in lines if not line.startswith(drop)][:3])[:400]
 
 
 def _suggest(word: str, known: Iterable[str]) -> str:

@@ -18,9 +18,8 @@ from mirage.hermite import probabilists_hermite
 MAX_HERMITE = 10
 
 
-
 def _power(base, exponent):
-    """base ** exponent; a whole exponent is kept whole, so that (−1)**2 and its gradient are exact."""
+    """base ** exponent; a whole exponent stays whole, so that (−1)**2 is exact."""
     if isinstance(exponent, float) and exponent.is_integer() and abs(exponent) <= 100:
         exponent = int(exponent)
     return base**exponent
@@ -49,9 +48,7 @@ FUNCTIONS: Mapping[str, tuple[Callable, int]] = {
     "relu": (jax.nn.relu, 1),
     "maximum": (jnp.maximum, 2),
     "minimum": (jnp.minimum, 2),
-    **{
-        f"He{k}": (functools.partial(probabilists_hermite, k), 1) for k in range(MAX_HERMITE + 1)
-    },
+    **{f"He{k}": (functools.partial(probabilists_hermite, k), 1) for k in range(MAX_HERMITE + 1)},
 }
 SYNTAX = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Call, ast.Name, ast.Load, ast.Constant)
 MAX_LENGTH, MAX_NODES = 2000, 400
@@ -72,7 +69,10 @@ class Expression:
         if unknown:
             self._fail(f"unknown name {unknown[0]!r}; known: {_summary(names)}")
         try:  # constants are folded here: 1/0, 9**9**9, (-1)**0.5
-            jax.eval_shape(lambda values: self(**values), dict.fromkeys(names, jax.ShapeDtypeStruct((), jnp.float32)))
+            jax.eval_shape(
+                lambda values: self(**values),
+                dict.fromkeys(names, jax.ShapeDtypeStruct((), jnp.float32)),
+            )
         except (ArithmeticError, TypeError) as error:
             self._fail(str(error))
 

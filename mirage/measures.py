@@ -25,8 +25,8 @@ def cos_best(
 
     NaN where a neuron is not finite.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cosines = np.linalg.norm(overlap, axis=-1) / norm
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        cosines = np.linalg.norm(overlap.astype(np.float64), axis=-1) / norm
     return np.minimum(cosines, 1.0).max(axis=-1)
 
 
@@ -92,7 +92,7 @@ def _model_square(activation, a, b, q):
     def neuron(j):
         slope = q[j] / safe[j]  # E[z_k | z_j] = slope z_j
         z = jnp.sqrt(variance[j]) * points
-        mean = slope[:, None] * z + b[:, None]
+        mean = slope[:, None] * z[None] + b[:, None]
         rest = jnp.maximum(variance - slope * q[j], 0)
         conditional = activation.smoothed(mean, jnp.broadcast_to(rest[:, None], mean.shape))
         return (weights * activation(z + b[j])) @ (a @ conditional)

@@ -33,8 +33,12 @@ class TwoLayer(Network):
 
     def __check_init__(self):
         self.check("width", self.width >= 1, "expected a whole number ≥ 1")
-        self.check("width", not self.symmetric or self.width % 2 == 0, "the symmetric start pairs neurons, so it needs an even width "
-            "(or network.symmetric=false)")
+        self.check(
+            "width",
+            not self.symmetric or self.width % 2 == 0,
+            "the symmetric start pairs neurons, so it needs an even width "
+            "(or network.symmetric=false)",
+        )
         self.check("initial_norm", self.initial_norm > 0, "expected a norm > 0")
         self.check("bias_scale", self.bias_scale >= 0, "expected a scale ≥ 0")
 

@@ -56,7 +56,7 @@ class Default(Runtime):
         return int(number)
 
     def configure(self) -> None:
-        """Set JAX up. Before the first JAX computation of a process, or the CPU stays one device."""
+        """Set JAX up; before its first computation in a process, or the CPU stays one device."""
         logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
         cores = self.devices or len(os.sched_getaffinity(0))
         try:

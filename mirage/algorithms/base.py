@@ -61,7 +61,11 @@ class Algorithm(Option, abc.ABC):
 
 
 def draw_problem(
-    key: Key[Array, ""], matrix: Matrix, directions: Float[Array, "r d"], target: Target, **model: Any
+    key: Key[Array, ""],
+    matrix: Matrix,
+    directions: Float[Array, "r d"],
+    target: Target,
+    **model: Any,
 ) -> tuple[Problem, Memory]:
     """Labels for a matrix: h = U X asked first, then y given h, block by block."""
     h, memory = matrix.forward(directions, matrix.memory())

@@ -41,7 +41,7 @@ class LayerwiseGd(Algorithm):
     `step_size` is η1, `weight_decay` β1, `readout_step_size` η2 (null: the largest that is sure
     to descend), `readout_weight_decay` β2. `centred` subtracts t · mean_i ℓ'(0, y_i) from the
     loss of stage 1. The optimisers are optax's, by name; plain gradient descent is `sgd`.
-    """  # noqa: D205
+    """
 
     steps: int = eqx.field(static=True, default=20)
     step_size: float = eqx.field(static=True, default=2.0)
@@ -64,7 +64,9 @@ class LayerwiseGd(Algorithm):
             self.check(key, known, f"expected one of {', '.join(OPTIMIZERS)}")
         self.check("step_size", self.step_size > 0, "expected a positive number")
         rate = self.readout_step_size
-        self.check("readout_step_size", rate is None or rate > 0, "expected a positive number or null")
+        self.check(
+            "readout_step_size", rate is None or rate > 0, "expected a positive number or null"
+        )
 
     def queries(self, network):
         return network.width * self.steps, network.width * self.steps
@@ -84,7 +86,7 @@ class LayerwiseGd(Algorithm):
         def pull(z, y):  # ∂L̂/∂z_ij for a block of rows: z (m, rows), y (rows,)
             f = output(problem.activation, state.output_weights, z)
             slope = problem.loss.slope(f, y) - state.centre
-            return slope * a * problem.activation.derivative(z) / n
+            return slope[None] * a * problem.activation.derivative(z) / n
 
         gradient, memory = problem.matrix.pull_back(pull, weights, (problem.labels,), state.memory)
         updates, optimizer = self._descent().update(

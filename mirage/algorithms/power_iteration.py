@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mirage.algorithms.base import Algorithm, Problem
-from mirage.options import require
+from mirage.algorithms.base import Algorithm
 
 
 class State(eqx.Module):
@@ -49,7 +48,7 @@ class PowerIteration(Algorithm):
         count = problem.matrix.rows.count.astype(state.weights.dtype)
 
         def weighted(z, y):  # ℓ_i (x_i·w_j) / n, a block of rows
-            return (problem.loss.slope(jnp.zeros_like(y), y) - state.centre) * z / count
+            return (problem.loss.slope(jnp.zeros_like(y), y) - state.centre)[None] * z / count
 
         image, memory = problem.matrix.pull_back(
             weighted, state.weights, (problem.labels,), state.memory

@@ -11,15 +11,13 @@ and a new left direction the mirror image. K query columns in all cost O((n + d)
 O((n + d) K²) time instead of O(n d).
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mirage.designs.base import Design, Matrix
-from mirage.designs.rows import Rows
+from mirage.designs.rows import Rows, block_count
 from mirage.options import require
 
 BLOCK = 2048
@@ -143,7 +141,7 @@ class DeferredMatrix(Matrix):
     @property
     def columns(self) -> Rows:
         """The other side of X: its d columns, as one block."""
-        return Rows.of(self.d, capacity=self.d, size=self.d)
+        return Rows(jnp.asarray(self.d, jnp.int32), blocks=1, size=self.d)
 
     def memory(self):
         return (
@@ -192,5 +190,5 @@ class Deferred(Design):
         return 16
 
     def bytes_working(self, *, n_max: int, d: int, right: int, left: int) -> int:
-        padded = BLOCK * -(-n_max // BLOCK)
+        padded = BLOCK * block_count(n_max, BLOCK)
         return 4 * (padded + d) * (right + left + 4 * max(1, right // 4))

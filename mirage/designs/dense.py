@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mirage.designs.base import Design, Matrix
-from mirage.designs.rows import Rows
+from mirage.designs.rows import Rows, block_count
 
 # 512 rows of a few hundred columns are a megabyte: they stay in cache for the second product.
 BLOCK = 512
@@ -63,7 +63,7 @@ class Dense(Design):
         def block(index):
             return jax.random.normal(jax.random.fold_in(key, index), (BLOCK, d), jnp.float32)
 
-        return jax.lax.map(block, jnp.arange(-(-n_max // BLOCK)))
+        return jax.lax.map(block, jnp.arange(block_count(n_max, BLOCK)))
 
     def matrix(self, drawn, seed, n, *, n_max, d, right, left):
         rows = Rows.of(n, capacity=n_max, size=BLOCK)
@@ -73,7 +73,7 @@ class Dense(Design):
         pass
 
     def bytes_drawn(self, *, n_max, d):
-        return 4 * d * BLOCK * -(-n_max // BLOCK)
+        return 4 * d * BLOCK * block_count(n_max, BLOCK)
 
     def bytes_working(self, *, n_max: int, d: int, right: int, left: int) -> int:
         return 4 * (16 * n_max + 8 * BLOCK * d + 8 * (right + left) * d)

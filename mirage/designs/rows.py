@@ -9,6 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
+def block_count(capacity: int, size: int) -> int:
+    """How many blocks hold `capacity` rows; at least two.
+
+    XLA compiles an array of one block to other code, with other rounding.
+    """
+    return max(2, -(-capacity // size))
+
+
 class Rows(eqx.Module):
     """The first `count` of `blocks * size` rows, visited block by block.
 
@@ -27,15 +35,17 @@ class Rows(eqx.Module):
     @classmethod
     def of(cls, count: Any, *, capacity: int, size: int) -> "Rows":
         """Rows for `count` ≤ `capacity` samples."""
-        return cls(jnp.asarray(count, jnp.int32), blocks=-(-capacity // size), size=size)
+        return cls(jnp.asarray(count, jnp.int32), blocks=block_count(capacity, size), size=size)
 
     def mask(self, block: Any) -> Bool[Array, " size"]:
         """Which rows of a block are among the first `count`."""
-        return block * self.size + jnp.arange(self.size) < self.count
+        first = jnp.asarray(block, self.count.dtype) * self.size
+        return first + jnp.arange(self.size, dtype=self.count.dtype) < self.count
 
     def keep(self, block: Any, values: Array) -> Array:
         """`values` of a block, `(..., size)`, with the rows beyond `count` set to zero."""
-        return jnp.where(self.mask(block), values, jnp.zeros((), values.dtype))
+        mask = self.mask(block).reshape((1,) * (values.ndim - 1) + (self.size,))
+        return jnp.where(mask, values, jnp.zeros((), values.dtype))
 
     def fold(self, visit: Callable[[Any, Any], Any], start: Any) -> Any:
         """`start = visit(block, start)` for each block in use, in order."""

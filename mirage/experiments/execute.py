@@ -47,7 +47,9 @@ class Clock:
 
     compile: float = 0.0
     compute: float = 0.0
-    compilations: dict[str, int] = dataclasses.field(default_factory=lambda: {"draw": 0, "train": 0})
+    compilations: dict[str, int] = dataclasses.field(
+        default_factory=lambda: {"draw": 0, "train": 0}
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,8 +234,7 @@ class Executor:
                         kind = experiment.sample_kind
                         value = experiment.sample_values[sample]
                         bar.set_description(f"d={d} {kind}={value:g}")
-                        values = self._train(compiled, family, d, n_max, keys, drawn, n)
-                        values = jax.tree.map(lambda a: a[: len(seeds)], values)
+                        values = self._train(compiled, family, d, n_max, keys, drawn, n, len(seeds))
                         yield Block(family, d, sample, seeds, values)
                         bar.update(n * d * len(seeds) * len(family.losses))
                 del drawn
@@ -258,14 +259,12 @@ class Executor:
         self.clock.compute += time.perf_counter() - start
         return drawn
 
-    def _train(self, compiled, family, d, n_max, keys, drawn, n):
+    def _train(self, compiled, family, d, n_max, keys, drawn, n, seeds):
         count = jnp.asarray(n, jnp.int32)
         if family not in compiled:
             seed = functools.partial(run_seed, family, d, n_max, self.experiment.save_weights)
-            compiled[family] = self._compile(
-                "train", self._over_seeds(seed), keys, drawn, count
-            )
+            compiled[family] = self._compile("train", self._over_seeds(seed), keys, drawn, count)
         start = time.perf_counter()
-        values = jax.tree.map(np.asarray, compiled[family](keys, drawn, count))
+        values = jax.tree.map(lambda a: np.asarray(a)[:seeds], compiled[family](keys, drawn, count))
         self.clock.compute += time.perf_counter() - start
         return values

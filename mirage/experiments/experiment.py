@@ -40,7 +40,9 @@ class Setup:
 
 def sample_size(kind: str, value: float, d: int) -> int:
     """n from `alpha` (⌊alpha d⌋), `exponent` (⌊d^exponent⌋) or `n`, safe from float error."""
-    size = {"alpha": value * d, "exponent": float(d) ** value, "n": value}[kind]
+    if kind == "n":
+        return int(value)
+    size = value * d if kind == "alpha" else math.exp(min(value * math.log(d), 100.0))
     return math.floor(size * (1 + 1e-12) + 1e-9)
 
 
@@ -151,7 +153,9 @@ def numbers(key: str, value: Any, *, whole: bool) -> tuple[Any, ...]:
     """A positive number or a list of different ones, as a tuple; ValueError naming `key` else."""
     kind = "whole number" if whole else "number"
     accepted = f"expected a positive {kind} or a list of them"
-    values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    values = (
+        tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    )
     require(len(values) > 0, key, value, accepted)
     for item in values:
         good = isinstance(item, int | float) and not isinstance(item, bool)

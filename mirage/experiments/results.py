@@ -137,9 +137,9 @@ def _add_error(table: Table, names: tuple[str, ...], setup: Setup) -> None:
         overlap=cells["readout_overlap"],
         gram=cells["readout_gram"],
     ).reshape(table.cells)
-    table.array("test_error", error.dtype)[place] = error
     diverged = table.arrays["diverged"][place]
     diverged[~np.isfinite(error)] = 1.0
+    table.array("test_error", error.dtype)[place] = np.where(diverged, np.nan, error)
 
 
 def _dataset(experiment: Experiment, table: Table) -> xr.Dataset:

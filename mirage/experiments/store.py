@@ -45,11 +45,15 @@ def load(path: str | os.PathLike) -> xr.Dataset:
         if len(values) > 1:
             runs = [run.expand_dims(name) if run[name].ndim == 0 else run for run in runs]
     try:
-        return xr.combine_by_coords(
-            runs, join="outer", compat="no_conflicts", combine_attrs="drop_conflicts"
-        )
+        merged = xr.merge(runs, join="outer", compat="no_conflicts", combine_attrs="drop_conflicts")
     except xr.MergeError as error:
         raise ValueError(
             f"the runs below {path} hold different numbers for the same cell; "
             f"load them one by one ({error})"
         ) from error
+    missing = {"diverged": False, "design": ""}  # where the outer join left holes
+    for name, value in missing.items():
+        if name in merged:
+            filled = merged[name].fillna(value).astype(runs[0][name].dtype.kind)
+            merged[name] = filled.assign_attrs(runs[0][name].attrs)
+    return merged

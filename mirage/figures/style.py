@@ -1,7 +1,5 @@
 """How every figure looks: sizes, fonts, and one hue family a compared option."""
 
-from collections.abc import Sequence
-
 import matplotlib as mpl
 import numpy as np
 
@@ -33,5 +31,3 @@ def axis_label(kind: str) -> str:
     """What an axis of sample sizes says."""
     labels = {"alpha": "n / d", "exponent": "log n / log d", "n": "samples n"}
     return labels.get(kind, kind)
-
-

@@ -42,4 +42,3 @@ class Target(Option, abc.ABC):
     def parts(self) -> list[Part]:
         """g as a sum of functions of few directions each, for low-dimensional integrals."""
         return [(self, tuple(range(self.rank)))]
-

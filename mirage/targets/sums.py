@@ -29,7 +29,9 @@ def coefficients(terms: Any) -> Coefficients:
     require(listed(terms) and len(terms) > 0, "target.terms", terms, accepted)
     read = []
     for term in terms:
-        require(listed(term) and len(term) == 2 and listed(term[1]), "target.terms", terms, accepted)
+        require(
+            listed(term) and len(term) == 2 and listed(term[1]), "target.terms", terms, accepted
+        )
         c, degrees = term
         require(isinstance(c, int | float), "target.terms", terms, accepted)
         whole = all(isinstance(k, int) and 0 <= k <= 20 for k in degrees)

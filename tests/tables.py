@@ -1,0 +1,34 @@
+"""One table of everything a config can name, for the tests that hold for all of them."""
+
+from mirage.activations import Activation
+from mirage.algorithms import Algorithm
+from mirage.designs import Design
+from mirage.losses import Loss
+from mirage.targets import Expression, Hermite, Parity, PhaseRetrieval, Target
+
+
+def _own(base):
+    """The package's own options: a test's plugin must not leak into another's table."""
+    return [c() for c in base.options().values() if c.__module__.startswith("mirage.")]
+
+
+TARGETS = [
+    *_own(Target),
+    Hermite(terms=[[1.0, [3]], [0.5, [1]]], noise=0.3),
+    Hermite(terms=[[0.7, [2, 1, 0]], [-1.0, [0, 0, 4]]]),
+    Parity(k=3),
+    Parity(k=1),
+    PhaseRetrieval(power=1.0),
+    Expression("h1**2 + sign(h1*h2*h3)"),
+    Expression("maximum(h, h2) - 0.5*relu(h3)", noise=0.1),
+    Expression("exp(-h**2)", rank=2),
+]
+LOSSES = _own(Loss)
+ACTIVATIONS = [*_own(Activation), Activation.options()["hermite"](degree=5)]
+ALGORITHMS = _own(Algorithm)
+DESIGNS = _own(Design)
+
+
+def label(option) -> str:
+    """A readable test id."""
+    return repr(option).replace(" ", "").replace("\n", "")[:60]

@@ -1,0 +1,261 @@
+"""The grid: which cells, the same bits wherever they are run, what is stored."""
+
+import dataclasses
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from tables import DESIGNS, label
+
+import mirage
+from mirage import Experiment, simulate
+from mirage.algorithms import LayerwiseGd, PowerIteration
+from mirage.designs import Deferred, Dense
+from mirage.experiments import execute, store
+from mirage.experiments.experiment import sample_size
+from mirage.losses import Huber, LogCosh, Mse
+from mirage.measures import cos_best
+from mirage.network import TwoLayer
+from mirage.runtime import Default
+from mirage.targets import Hermite
+
+LOSSES = {"mse": Mse(), "huber": Huber()}
+SHORT = LayerwiseGd(steps=5, readout_steps=5)
+TRAINED = ("cos_best_trajectory", "overlap_trajectory", "norm", "readout", "test_error")
+
+
+def run(**changes):
+    settings = {"d": [40], "alpha": [8.0], "seeds": 3, "algorithm": SHORT, "loss": LOSSES}
+    return simulate(Experiment(**{**settings, **changes}))
+
+
+@given(st.integers(1, 10_000), st.integers(1, 100_000))
+def test_alpha_times_d_is_floored_as_the_decimals_say(d, hundredths):
+    alpha = hundredths / 100
+    assert sample_size("alpha", alpha, d) == Fraction(hundredths, 100) * d // 1
+    assert sample_size("alpha", 2.3, 200) == 460
+    assert sample_size("n", d, 7) == d
+
+
+@given(st.integers(2, 1000), st.sampled_from([1.0, 1.5, 2.0, 3.0]))
+def test_d_to_the_exponent_is_floored_without_float_error(d, exponent):
+    exact = int(np.floor(np.longdouble(d) ** np.longdouble(exponent) + np.longdouble(1e-6)))
+    assert sample_size("exponent", exponent, d) == exact
+    assert sample_size("exponent", 1.5, 100) == 1000
+
+
+def assert_same_bits(a: xr.Dataset, b: xr.Dataset, **where):
+    for name in TRAINED:
+        assert np.array_equal(a[name].sel(where), b[name].sel(where)), name
+
+
+@pytest.fixture(scope="module", params=DESIGNS, ids=label)
+def reference(request):
+    algorithm = LayerwiseGd(steps=20 if request.param.stored else 12, readout_steps=20)
+    settings = {"design": request.param, "algorithm": algorithm}
+    shape = {"d": [100, 120], "alpha": [5.0, 10.0, 20.3], "seeds": 4}
+    return settings, run(**shape, **settings)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"alpha": [10.0, 40.0], "seeds": 4},
+        {"alpha": [10.0], "seeds": 3},
+        {"alpha": [10.0], "seeds": 1},
+        {"alpha": [10.0], "loss": {"mse": Mse()}},
+        {"alpha": [10.0], "loss": {"huber": Huber(), "log_cosh": LogCosh(), "mse": Mse()}},
+        {"alpha": [10.0], "seeds": 4, "save_weights": True},
+        {"d": [100], "alpha": [5.0]},
+    ],
+    ids=["grid", "fewer seeds", "one seed", "one loss", "other losses", "weights", "one block"],
+)
+def test_a_cell_has_the_same_bits_in_any_other_grid(reference, other):
+    """For MSE, whose dynamics amplify rounding: nothing but the same bits would agree."""
+    settings, whole = reference
+    part = run(**{"d": [120], **settings, **other})
+    where = {"loss": "mse", "d": int(part.d[0]), "alpha": 5.0 if part.d[0] == 100 else 10.0}
+    a, b = whole.sel(where), part.sel(where)
+    for name in TRAINED:
+        assert np.array_equal(a[name][: part.sizes["seed"]], b[name]), name
+
+
+def test_chunks_of_seeds_do_not_change_a_bit():
+    whole = run(d=[100], alpha=[10.0], seeds=5)
+    chunked = run(d=[100], alpha=[10.0], seeds=5, runtime=Default(memory="9 MB"))
+    chunks = [json.loads(r.attrs["plan"])["chunk"]["100"] for r in (whole, chunked)]
+    assert chunks[0] > chunks[1]
+    assert_same_bits(whole, chunked)
+
+
+def test_two_devices_agree_with_one_to_rounding():
+    one, two = (
+        run(d=[100], alpha=[10.0], seeds=4, runtime=Default(devices=k), loss=Huber())
+        for k in (1, 2)
+    )
+    assert json.loads(two.attrs["plan"])["devices"] == 2
+    np.testing.assert_allclose(one.cos_best, two.cos_best, atol=1e-4)
+    assert not np.array_equal(one.cos_best[..., 0], one.cos_best[..., 1])
+
+
+def test_seeds_side_by_side_agree_with_seeds_in_turn_to_rounding():
+    in_turn, together = (
+        run(d=[60], alpha=[10.0], seeds=4, runtime=Default(seeds_at_once=k), loss=Huber())
+        for k in (1, 2)
+    )
+    np.testing.assert_allclose(in_turn.cos_best, together.cos_best, atol=1e-4)
+
+
+def test_seeds_root_seeds_and_dimensions_draw_different_numbers():
+    a = run(d=[40, 41], loss=Huber())
+    b = run(d=[40, 41], loss=Huber(), root_seed=1)
+    values = np.concatenate([a.cos_best.values.ravel(), b.cos_best.values.ravel()])
+    assert len(np.unique(values)) == values.size
+
+
+@pytest.mark.parametrize("design", DESIGNS, ids=label)
+def test_one_compilation_serves_every_sample_size(design):
+    """One a (d, loss, design) and one a d for drawing; on a stored X both losses in one."""
+    dimensions = [40, 50] if design.stored else [40]
+    results = run(d=dimensions, alpha=[6.0, 7.0, 8.0, 9.0], design=design, seeds=4)
+    counted = json.loads(results.attrs["compilations"])
+    losses_apart = 1 if design.stored else 2
+    assert counted == {"draw": len(dimensions), "train": len(dimensions) * losses_apart}
+
+
+def test_results_are_labelled_and_measures_follow_from_the_order_parameters():
+    results = run(save_weights=True, alpha=[8.0, 9.5])
+    assert results.cos_best.dims == ("loss", "d", "alpha", "seed")
+    assert results.cos_best_trajectory.dims == ("loss", "d", "alpha", "seed", "step")
+    assert results.overlap.dims[-2:] == ("neuron", "direction")
+    assert results.sizes["step"] == SHORT.steps + 1
+    assert list(results.loss.values) == ["mse", "huber"]
+    assert list(results.n.values.ravel()) == [320, 380]
+    assert set(results.design.values.ravel()) == {"dense"}
+    weights = results.weights.values
+    np.testing.assert_allclose(results.overlap, weights[..., :2], rtol=1e-6)
+    norm = np.linalg.norm(weights, axis=-1)
+    np.testing.assert_allclose(results.norm, norm, rtol=1e-5)
+    np.testing.assert_allclose(
+        results.cos_best, cos_best(results.overlap.values, results.norm.values), rtol=1e-6
+    )
+    assert np.array_equal(results.cos_best, results.cos_best_trajectory[..., -1])
+    for variable in results.variables.values():
+        assert {"long_name", "units"} <= set(variable.attrs)
+
+
+def test_a_cell_that_diverges_is_flagged_and_its_neighbours_are_untouched():
+    wild = LayerwiseGd(steps=5, readout_steps=5, step_size=1e25)
+    results = run(algorithm={"tame": SHORT, "wild": wild}, loss=Mse(), target=Hermite(noise=1.0))
+    assert results.diverged.sel(algorithm="wild").all()
+    assert results.cos_best.sel(algorithm="wild").isnull().all()
+    assert results.test_error.sel(algorithm="wild").isnull().all()
+    alone = run(loss=Mse(), target=Hermite(noise=1.0))
+    assert not results.diverged.sel(algorithm="tame").any()
+    assert np.array_equal(results.cos_best.sel(algorithm="tame"), alone.cos_best)
+
+
+def test_options_of_different_shapes_are_compared_side_by_side():
+    results = run(
+        loss=Huber(),
+        network={"four": TwoLayer(), "six": TwoLayer(width=6)},
+        algorithm={"gd": SHORT, "power": PowerIteration(steps=3)},
+    )
+    assert results.cos_best.dims[:2] == ("network", "algorithm")
+    assert results.norm.sel(network="four").isnull().sum("neuron").max() == 2
+    assert results.cos_best.notnull().all()
+    assert results.test_error.sel(algorithm="power").isnull().all()
+    assert results.test_error.sel(algorithm="gd").notnull().all()
+
+
+def test_each_design_is_recorded_and_both_see_one_signal():
+    results = run(design={"dense": Dense(), "deferred": Deferred()}, loss=Huber(), alpha=[30.0])
+    assert list(results.design.values.ravel()) == ["dense", "deferred"]
+    assert (results.cos_best > 0.3).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"d": [1]}, "d=1: expected at least the target's rank, 2"),
+        ({"d": []}, "d="),
+        ({"d": [3.5]}, "d="),
+        ({"d": ["x"]}, "d="),
+        ({"d": [50, 50]}, "twice"),
+        ({"alpha": [1e-6]}, "alpha=1e-06 at d=40: gives n=0"),
+        ({"alpha": [-1.0]}, "alpha="),
+        ({"alpha": None}, "exactly one of alpha, exponent, n; got none"),
+        ({"n": 10}, "got alpha and n"),
+        ({"alpha": [1e9]}, "more than 2"),
+        ({"seeds": 0}, "seeds=0"),
+        ({"seeds": 2.5}, "seeds=2.5"),
+        ({"root_seed": -1}, "root_seed=-1"),
+        ({"root_seed": 2**32}, "root_seed"),
+        ({"loss": {}}, "loss="),
+        ({"loss": "huber"}, "expected a Loss"),
+        ({"design": Deferred(), "algorithm": LayerwiseGd(steps=50)}, "query columns"),
+        ({"runtime": Default(memory="10 KB")}, "raise it, or take design=deferred"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_run_is_refused_with_the_key(changes, message):
+    with pytest.raises(ValueError, match=message):
+        run(**changes)
+
+
+def test_results_survive_the_disk(tmp_path):
+    results = run(loss=Huber(), d=[40])
+    path = mirage.save(results, tmp_path / "a" / "b")
+    xr.testing.assert_identical(mirage.load(path), results)
+    xr.testing.assert_identical(mirage.load(tmp_path), results)
+    assert [p.name for p in path.parent.iterdir()] == ["results.nc"]
+
+
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    results = run(loss=Huber())
+    mirage.save(results, tmp_path)
+
+    def half(self, path, **_):
+        with open(path, "wb") as file:
+            file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", half)
+    with pytest.raises(OSError, match="No space"):
+        mirage.save(results, tmp_path)
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == [store.FILE]
+    xr.testing.assert_identical(mirage.load(tmp_path), results)
+
+
+def test_runs_of_a_grid_load_as_one_dataset(tmp_path):
+    whole = run(d=[40, 50], alpha=[8.0, 9.0])
+    for d in (40, 50):
+        for name, loss in LOSSES.items():
+            part = run(d=[d], alpha=[8.0, 9.0], loss=loss)
+            mirage.save(part, tmp_path / f"{d}_{name}")
+    loaded = mirage.load(tmp_path)
+    assert loaded.cos_best.sizes == {"loss": 2, "d": 2, "alpha": 2, "seed": 3}
+    for name in TRAINED:
+        same = whole[name].transpose(*loaded[name].dims).sel(loss=loaded.loss)
+        assert np.array_equal(loaded[name], same), name
+
+
+def test_runs_that_contradict_each_other_are_refused(tmp_path):
+    for seed in (0, 1):
+        mirage.save(run(loss=Huber(), root_seed=seed), tmp_path / str(seed))
+    with pytest.raises(ValueError, match="different numbers for the same cell"):
+        mirage.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="results.nc"):
+        mirage.load(tmp_path / "nothing")
+
+
+def test_families_share_products_only_where_x_is_stored():
+    experiment = Experiment(d=[40], alpha=9.0, loss=LOSSES, design=Dense())
+    assert [len(f.losses) for f in execute.families(experiment)] == [2]
+    deferred = dataclasses.replace(experiment, design=Deferred(), algorithm=SHORT)
+    assert [len(f.losses) for f in execute.families(deferred)] == [1, 1]
