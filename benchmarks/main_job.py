@@ -1,11 +1,15 @@
 """The main job, from the shell to the figure, and against the NumPy loop of `numpy_loop.py`.
 
-    python benchmarks/main_job.py [--rounds 3] [--seeds 2]
+    python benchmarks/main_job.py [--rounds 5] [--seeds 2] [--wait 60]
 
 Every timing is a process of its own. First a cold start: an empty cache folder, so that
 everything is compiled (and Matplotlib lists its fonts). Then rounds of mirage, mirage with stage
 1 alone, and NumPy, one after the other, and mirage once more at the end. NumPy runs `--seeds`
 seeds of every (d, n/d, loss) cell; its time is scaled to mirage's ten.
+
+Each process waits up to `--wait` seconds for calm cores. Timings during which other work kept
+more than a tenth of a core busy are printed but left out of the medians and ratios (unless all
+were disturbed): BLAS threads that wait for each other spin, so NumPy suffers most from company.
 """
 
 import argparse
@@ -14,144 +18,160 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
-from report import Run, header, run, spread
+from report import CALM, Run, header, line, run, spread
 
 SEEDS = 10
-JOB = ("-m", "mirage", "+experiment=huber_vs_mse")
+JOB = ("-m", "mirage", "+experiment=huber_vs_mse", "runtime.progress=false")
 STAGE_1 = "algorithm.readout_steps=0"
 
 
 @dataclass(frozen=True)
 class Mirage:
-    """One run of the main job: the process, and what it wrote about itself."""
+    """One run of the main job: the process, and what it wrote about itself, in seconds."""
 
     run: Run
     compile: float
     compute: float
-    after_compile: float  # computing, the population errors, and the tables
+    after_compile: float  # computing, the population errors and the tables
     compilations: dict[str, int]
     huber_at_20: float
 
 
 @dataclass(frozen=True)
 class NumpyLoop:
-    """One run of the NumPy loop, its seconds scaled to ten seeds."""
+    """One run of the NumPy loop: the process, and seconds in each part, scaled to ten seeds."""
 
     run: Run
-    seconds: dict[str, float]
+    parts: dict[str, float]
     huber_at_20: float
 
     @property
     def stage_1(self) -> float:
-        return self.seconds["draw"] + self.seconds["stage 1"]
+        return self.parts["draw"] + self.parts["stage 1"]
 
     @property
     def total(self) -> float:
-        return sum(self.seconds.values())
+        return sum(self.parts.values())
 
     @property
     def shared(self) -> float:
         """The total if both losses of a cell had used the same two draws."""
-        return self.total - (self.seconds["draw"] + self.seconds["draw 2"]) / 2
+        return self.total - (self.parts["draw"] + self.parts["draw 2"]) / 2
 
 
-def mirage(folder: Path, cache: Path, *overrides: str) -> Mirage:
-    output = Path(tempfile.mkdtemp(dir=folder))
-    arguments = [*JOB, f"hydra.run.dir={output}", "runtime.progress=false", *overrides]
-    finished = run(arguments, {"XDG_CACHE_HOME": str(cache)})
-    results = xr.load_dataset(output / "results.nc")
+Timing = TypeVar("Timing", Mirage, NumpyLoop)
+
+
+def mirage(folder: Path, wait: float, *overrides: str) -> Mirage:
+    """The main job as a subprocess, its compilation cache in `folder`."""
+    output = tempfile.mkdtemp(dir=folder)
+    arguments = [*JOB, f"hydra.run.dir={output}", *overrides]
+    finished = run(arguments, {"XDG_CACHE_HOME": str(folder / "cache")}, wait=wait)
+    results = xr.load_dataset(Path(output) / "results.nc")
     attrs = results.attrs
-    at_20 = results["cos_best"].sel(loss="huber", alpha=20)
     return Mirage(
         run=finished,
         compile=float(attrs["compile_time_s"]),
         compute=float(attrs["compute_time_s"]),
         after_compile=float(attrs["wall_time_s"] - attrs["compile_time_s"]),
         compilations=json.loads(attrs["compilations"]),
-        huber_at_20=float(np.median(at_20)),
+        huber_at_20=float(np.median(results["cos_best"].sel(loss="huber", alpha=20))),
     )
 
 
-def numpy_loop(seeds: int) -> NumpyLoop:
-    finished = run([str(Path(__file__).with_name("numpy_loop.py")), f"--seeds={seeds}"])
+def numpy_loop(seeds: int, wait: float) -> NumpyLoop:
+    """The NumPy loop as a subprocess."""
+    script = str(Path(__file__).with_name("numpy_loop.py"))
+    finished = run([script, f"--seeds={seeds}"], wait=wait)
     seen = json.loads(finished.output)
-    seconds = {part: value * SEEDS / seeds for part, value in seen["seconds"].items()}
-    return NumpyLoop(finished, seconds, seen["huber_at_20"])
+    parts = {part: seconds * SEEDS / seeds for part, seconds in seen["seconds"].items()}
+    return NumpyLoop(finished, parts, seen["huber_at_20"])
 
 
-def target(name: str, value: str, aim: str = "") -> None:
-    print(f"{name:<44}{value:>16}   {aim}".rstrip())
+def calm(timings: list[Timing]) -> list[Timing]:
+    """The undisturbed timings, or all if none was left alone."""
+    return [t for t in timings if t.run.others < CALM] or timings
 
 
 def report_start(cold: Mirage, warm: list[Mirage]) -> None:
-    print("\nfrom the shell to the figure (warm: best / median of", len(warm), "runs)")
-    target("cold start, s", f"{cold.run.seconds:.1f}", "target <= 40")
-    target("  of which compiling, s", f"{cold.compile:.1f}")
-    target("warm start, s", spread([w.run.seconds for w in warm]), "target <= 20")
-    target("  of which reading compiled code, s", spread([w.compile for w in warm]))
-    target("peak memory, cold, GB", f"{cold.run.peak_gb:.2f}", "target < 1.5")
-    target("peak memory, warm, GB", f"{max(w.run.peak_gb for w in warm):.2f}", "target < 1.5")
     count = ", ".join(f"{n} {kind}" for kind, n in cold.compilations.items())
-    target("compilations, cold and warm", count)
+    print(f"\nfrom the shell to the figure (warm: best / median of {len(warm)})")
+    line("cold start, s", f"{cold.run.seconds:.1f}", "<= 40")
+    line("  of which compiling, s", f"{cold.compile:.1f}")
+    line("warm start, s", spread([w.run.seconds for w in warm]), "<= 20")
+    line("  of which tracing and reading the cache, s", spread([w.compile for w in warm]))
+    line("peak memory, cold, GB", f"{cold.run.peak_gb:.2f}", "< 1.5")
+    line("peak memory, warm, GB", f"{max(w.run.peak_gb for w in warm):.2f}", "< 1.5")
+    line("compilations", count)
 
 
-def report_numpy(
-    full: list[Mirage], first: list[Mirage], numpy: list[NumpyLoop], seeds: int
-) -> None:
-    print(f"\nseconds of each run, in order (NumPy: {seeds} seeds x {SEEDS / seeds:g})")
-    print("                 stage 1 alone   both stages   cores busy with other work")
-    for i, whole in enumerate(full):
-        print(f"mirage, both     {'':>13}{whole.after_compile:>14.2f}{whole.run.others:>14.2f}")
-        if i < len(numpy):
-            one, loop = first[i], numpy[i]
-            print(f"mirage, stage 1  {one.compute:>13.2f}{'':>14}{one.run.others:>14.2f}")
-            print(
-                f"NumPy            {loop.stage_1:>13.2f}{loop.total:>14.2f}{loop.run.others:>14.2f}"
-            )
-    print("\nwhere NumPy's time goes, s (best / median)")
-    for part in numpy[0].seconds:
-        target(f"  {part}", spread([loop.seconds[part] for loop in numpy]))
-    print("\nNumPy's time over mirage's after compilation   best over best, median over median")
+def report_runs(timings: list[tuple[str, Mirage | NumpyLoop]]) -> None:
+    print("\nevery run in order, s: after compilation, and the whole process")
+    print(f"  {'':<18}{'stage 1':>10}{'both':>10}{'process':>10}{'cores busy elsewhere':>24}")
+    for name, timing in timings:
+        if isinstance(timing, NumpyLoop):
+            stage_1, both = f"{timing.stage_1:.2f}", f"{timing.total:.2f}"
+        elif name == "mirage, stage 1":
+            stage_1, both = f"{timing.compute:.2f}", ""
+        else:
+            stage_1, both = "", f"{timing.after_compile:.2f}"
+        process, others = f"{timing.run.seconds:.2f}", f"{timing.run.others:.2f}"
+        print(f"  {name:<18}{stage_1:>10}{both:>10}{process:>10}{others:>24}")
+
+
+def report_ratios(full: list[Mirage], first: list[Mirage], loops: list[NumpyLoop]) -> None:
+    print("\nwhere NumPy's time goes, s, scaled to ten seeds (best / median)")
+    for part in loops[0].parts:
+        line(part, spread([loop.parts[part] for loop in loops]))
+    both = [m.after_compile for m in full]
+    alone = [m.compute for m in first]
     rows = [
-        ("both stages", [n.total for n in numpy], [m.after_compile for m in full], "target >= 5"),
-        ("stage 1 alone", [n.stage_1 for n in numpy], [m.compute for m in first], ""),
-        (
-            "both, NumPy's losses sharing their draws",
-            [n.shared for n in numpy],
-            [m.after_compile for m in full],
-            "",
-        ),
+        ("both stages", [n.total for n in loops], both, ">= 5"),
+        ("stage 1 alone", [n.stage_1 for n in loops], alone, ""),
+        ("both, if NumPy's losses shared their draws", [n.shared for n in loops], both, ""),
     ]
-    for name, theirs, ours, aim in rows:
+    counts = f"{len(loops)} NumPy, {len(full)} mirage, {len(first)} stage 1 alone"
+    print(f"\nNumPy's time over mirage's, best over best / median over median ({counts})")
+    for name, theirs, ours, target in rows:
         best, middle = min(theirs) / min(ours), median(theirs) / median(ours)
-        target(f"  {name}", f"{best:.1f}, {middle:.1f}", aim)
-    print(
-        "\nmedian cos(best) of Huber at n/d = 20 over d and seeds: "
-        f"mirage {full[0].huber_at_20:.3f}, NumPy {numpy[0].huber_at_20:.3f}"
-    )
+        line(name, f"{best:.1f} / {middle:.1f}", target)
+    print("\nthe same answer: cos(best) of Huber at n/d = 20, median over d and seeds")
+    line("mirage, NumPy", f"{full[0].huber_at_20:.3f}, {loops[0].huber_at_20:.3f}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=2, help="seeds of the NumPy loop")
+    parser.add_argument("--wait", type=float, default=60.0, help="seconds to wait for calm cores")
     given = parser.parse_args()
+    print(
+        header(
+            "python benchmarks/main_job.py "
+            + " ".join(f"--{k}={v:g}" for k, v in vars(given).items())
+        ),
+        flush=True,
+    )
+    timings: list[tuple[str, Mirage | NumpyLoop]] = []
+    full, first, loops = [], [], []
     with tempfile.TemporaryDirectory(prefix="mirage-benchmark-") as name:
-        folder, cache = Path(name), Path(name) / "cache"
-        cold = mirage(folder, cache)
-        mirage(folder, cache, STAGE_1)  # compiled once, not counted
-        full, first, numpy = [], [], []
+        folder = Path(name)
+        cold = mirage(folder, given.wait)
+        mirage(folder, 0, STAGE_1)  # so that it is compiled; not counted
         for _ in range(given.rounds):
-            full.append(mirage(folder, cache))
-            first.append(mirage(folder, cache, STAGE_1))
-            numpy.append(numpy_loop(given.seeds))
-        full.append(mirage(folder, cache))
-    print(header(f"python benchmarks/main_job.py --rounds {given.rounds} --seeds {given.seeds}"))
-    report_start(cold, full)
-    report_numpy(full, first, numpy, given.seeds)
+            full.append(mirage(folder, given.wait))
+            first.append(mirage(folder, given.wait, STAGE_1))
+            loops.append(numpy_loop(given.seeds, given.wait))
+            timings += [("mirage", full[-1]), ("mirage, stage 1", first[-1])]
+            timings += [(f"NumPy, {given.seeds} seeds", loops[-1])]
+        full.append(mirage(folder, given.wait))
+    report_start(cold, calm(full))
+    report_runs([("mirage, cold", cold), *timings, ("mirage", full[-1])])
+    report_ratios(calm(full), calm(first), calm(loops))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a subprocess timed and weighed, and the machine in words."""
+"""What the benchmarks share: a subprocess timed and weighed, and the machine in words (Linux)."""
 
 import os
 import platform
@@ -13,6 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+# Cores that other work may keep busy before a timing counts as disturbed.
+CALM = 0.1
+
 
 @dataclass(frozen=True)
 class Run:
@@ -24,16 +27,29 @@ class Run:
     others: float
 
 
-def _busy_cores_time() -> float:
-    """CPU seconds spent on this machine since it started, all processes together (Linux)."""
+def _busy_seconds() -> float:
+    """CPU seconds spent on this machine since it started, by all processes together."""
     ticks = [int(t) for t in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    idle = ticks[3] + ticks[4]
-    return (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK")
+    idle, waiting = ticks[3:5]
+    return (sum(ticks) - idle - waiting) / os.sysconf("SC_CLK_TCK")
 
 
-def run(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Run:
+def wait_until_calm(limit: float) -> None:
+    """Wait until other work has left the cores alone for two seconds, at most `limit` seconds."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        busy = _busy_seconds()
+        time.sleep(2)
+        if _busy_seconds() - busy < 2 * CALM:
+            return
+
+
+def run(
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None, *, wait: float = 0
+) -> Run:
     """`python <arguments>`, with `environment` on top of this process's own."""
-    busy, start = _busy_cores_time(), time.perf_counter()
+    wait_until_calm(wait)
+    busy, start = _busy_seconds(), time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *arguments],
         env={**os.environ, **(environment or {})},
@@ -46,7 +62,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str] | None = None) 
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(arguments)}: exit code {process.returncode}")
-    others = _busy_cores_time() - busy - usage.ru_utime - usage.ru_stime
+    others = _busy_seconds() - busy - usage.ru_utime - usage.ru_stime
     return Run(output, seconds, usage.ru_maxrss * 1024 / 1e9, max(0.0, others / seconds))
 
 
@@ -55,17 +71,18 @@ def spread(values: Sequence[float]) -> str:
     return f"{min(values):.2f} / {median(values):.2f}"
 
 
+def line(name: str, value: str, target: str = "") -> None:
+    """One row of a table: what, how much, and what was aimed at."""
+    print(f"  {name:<44}{value:>16}   {target and f'target {target}'}".rstrip())
+
+
 def header(command: str) -> str:
     """The command, the date and the machine."""
-    listed = Path("/proc/cpuinfo").read_text()
-    model = re.search(r"model name\s*:\s*(.+)", listed)
-    cpu = model[1] if model else platform.processor()
-    return "\n".join(
-        [
-            f"command:  {command}",
-            f"date:     {datetime.now(UTC):%Y-%m-%d}",
-            f"machine:  {cpu}, {os.cpu_count()} cores",
-            f"versions: python {platform.python_version()}, "
-            + ", ".join(f"{name} {version(name)}" for name in ("jax", "numpy", "mirage")),
-        ]
+    model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    packages = ", ".join(f"{name} {version(name)}" for name in ("jax", "numpy", "mirage"))
+    return (
+        f"command:  {command}\n"
+        f"date:     {datetime.now(UTC):%Y-%m-%d}\n"
+        f"machine:  {model[1] if model else platform.processor()}, {os.cpu_count()} cores\n"
+        f"versions: python {platform.python_version()}, {packages}"
     )

@@ -183,7 +183,9 @@ def _quoted(override: str) -> str:
     key, value = match[1], match[3].strip()
     if value[0] in "\"'" or re.match(r"(choice|range|interval|glob|sort|shuffle)\(", value):
         return override
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    # Hydra takes a backslash as an escape only where a quote follows.
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f'{key}="{escaped}"'
 
 

@@ -1,0 +1,74 @@
+"""Every command and every piece of Python in the README, as written, but small."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text(), re.DOTALL)
+SHELL = [
+    line
+    for language, text in BLOCKS
+    if language == "bash"
+    for line in text.splitlines()
+    if "python -m mirage" in line
+]
+INLINE = re.findall(r"`(python -m mirage [^`]+)`", README.read_text())
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+
+
+def small(command: str) -> list[str]:
+    """The arguments of a command of the README with its sizes brought down."""
+    words = shlex.split(command.split("python -m mirage", 1)[1], comments=True)
+    shrunk = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "d":
+            sizes = [str(20 + i) for i in range(len(value.strip("[]").split(",")))]
+            word = "d=" + ("[" + ",".join(sizes) + "]" if "[" in value else ",".join(sizes))
+        elif key == "algorithm.steps":
+            word = "algorithm.steps=2"
+        elif key == "seeds":
+            word = "seeds=2"
+        shrunk.append(word)
+    if "--help" in words or "--cfg" in words:
+        return shrunk
+    keys = {word.split("=")[0] for word in shrunk}
+    defaults = {"d": "d=20", "seeds": "seeds=2", "algorithm.steps": "algorithm.steps=2"}
+    return shrunk + [word for key, word in defaults.items() if key not in keys]
+
+
+def blocks_that_define_files(folder: Path) -> None:
+    for text in PYTHON:
+        if "class Bump(Target)" in text:
+            (folder / "my_target.py").write_text(text)
+
+
+@pytest.mark.parametrize("command", [*SHELL, *INLINE])
+def test_shell_commands_run(command, tmp_path):
+    blocks_that_define_files(tmp_path)
+    run = [sys.executable, "-m", "mirage", *small(command)]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    if "--" not in command:
+        assert list((tmp_path / "outputs").rglob("results.nc"))
+
+
+@pytest.mark.parametrize("text", PYTHON, ids=range(len(PYTHON)))
+def test_python_runs(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    smaller = re.sub(r"d=\[100(, 200)?\]", "d=[20]", text)
+    exec(compile(smaller, "README", "exec"), {"__name__": "readme"})
+    if "savefig" in text:
+        assert {"recovery.png", "my_run"} <= set(os.listdir(tmp_path))
+
+
+def test_the_two_commands_of_the_readme_are_the_ones_promised():
+    shell = [text for language, text in BLOCKS if language == "bash"]
+    assert shell[0].strip() == "pip install . && python -m mirage +experiment=huber_vs_mse"
+    assert shell[1].strip() == 'pip install ".[test]" && pytest'

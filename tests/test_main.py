@@ -1,0 +1,91 @@
+"""The command line, in processes of its own: what it leaves behind, and its exit codes."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import mirage
+from mirage.config import folder
+
+SMALL = ["d=[20]", "alpha=[4,9]", "seeds=2", "algorithm.steps=2", "algorithm.readout_steps=2"]
+
+
+def command(*arguments, cwd):
+    run = [sys.executable, "-m", "mirage", *arguments]
+    return subprocess.run(run, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def test_a_run_leaves_results_figures_config_and_log(tmp_path):
+    done = command("+experiment=huber_vs_mse", *SMALL, "hydra.run.dir=here", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = {"results.nc", "huber_vs_mse.png", "huber_vs_mse.pdf", "config.yaml", "mirage.log"}
+    assert names <= set(os.listdir(tmp_path / "here"))
+    assert "figure:  here/huber_vs_mse.png" in done.stdout
+    assert (tmp_path / "here" / "huber_vs_mse.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "here" / "huber_vs_mse.pdf").read_bytes().startswith(b"%PDF")
+    results = mirage.load(tmp_path / "here")
+    assert results.cos_best.sizes == {"loss": 2, "d": 1, "alpha": 2, "seed": 2}
+    for value in results.cos_best.median("seed").values.ravel():
+        assert f"{value:.2f}" in done.stdout
+
+
+def test_a_multirun_gives_the_numbers_of_the_grid(tmp_path):
+    grid = [*SMALL[2:], "+experiment=huber_vs_mse"]
+    jobs = command("-m", *grid, "d=20,25", "alpha=4,9", "hydra.sweep.dir=jobs", cwd=tmp_path)
+    assert jobs.returncode == 0, jobs.stderr
+    one = command(*grid, "d=[20,25]", "alpha=[4,9]", "hydra.run.dir=grid", cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    b = mirage.load(tmp_path / "grid")
+    a = mirage.load(tmp_path / "jobs").sel(loss=b.loss)
+    assert set(a.data_vars) == set(b.data_vars)
+    for name in b.data_vars:
+        assert np.array_equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize("sweep", [f.stem for f in folder("sweeps").glob("*.yaml")])
+def test_every_sweep_runs(sweep, tmp_path):
+    small = [s for s in SMALL if not s.startswith("d=")]
+    done = command("-m", f"+sweep={sweep}", *small, "d=20", "hydra.sweep.dir=s", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert mirage.load(tmp_path / "s").cos_best.notnull().all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["alhpa=3"], 2, "did you mean 'alpha'"),
+        (["d==3"], 2, "cannot read the override 'd==3'"),
+        (["d=[1,2"], 2, "cannot read the override"),
+        (["foo"], 2, "cannot read the override 'foo'"),
+        (["--bogus"], 2, "unrecognized arguments: --bogus"),
+        (["--config-dir", "nowhere"], 2, "no such folder"),
+        (["figure=foo"], 2, "expected one of recovery"),
+        (["-m", "loss=huber,hubr"], 2, "did you mean 'huber'"),
+        (["-m", "d=20,x"], 2, "d='x'"),
+        (["-m", "+sweep=nope"], 2, "expected one of"),
+        (["runtime.memory=10 KB"], 2, "raise it"),
+        (["design=deferred", "d=10", "alpha=3"], 2, "query columns"),
+        (["hydra.run.dir=/dev/null/x", *SMALL], 2, "cannot write there: /dev/null/x"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_one_line_exit_code_2_and_nothing_written(arguments, code, words, tmp_path):
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_help_and_the_composed_config_are_printed_without_running(tmp_path):
+    shown = command("--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert "+experiment=huber_vs_mse" in shown.stdout
+    config = command("+experiment=huber_vs_mse", "--cfg", "job", cwd=tmp_path)
+    assert config.returncode == 0
+    assert "name: huber_vs_mse" in config.stdout
+    assert os.listdir(tmp_path) == []
