@@ -46,7 +46,7 @@ def run(config: DictConfig) -> None:
     experiment = build(config)
     plan(experiment)
     output = Path(HydraConfig.get().runtime.output_dir)
-    log.info("%s: d=%s, %d seeds", experiment.name, list(experiment.d), experiment.seeds)
+    log.info("%s: d=%s, %d seeds", experiment.name, list(experiment.dimensions), experiment.seeds)
     try:
         (output / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
         results = simulate(experiment)

@@ -16,7 +16,7 @@ from mirage.hermite import normalised_hermite
 from mirage.options import Option
 
 # For smoothing: exact to 1e-9 for tanh with a variance up to 25.
-SMOOTHING_NODES = 128
+SMOOTHING_NODES = 320
 
 
 class Activation(Option, abc.ABC):

@@ -7,7 +7,9 @@ attribute, subscript, comprehension, string or keyword gets through.
 import ast
 import functools
 import operator
+import warnings
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -68,13 +70,15 @@ class Expression:
         unknown = [name for name in self.used if name not in names]
         if unknown:
             self._fail(f"unknown name {unknown[0]!r}; known: {_summary(names)}")
-        try:  # constants are folded here: 1/0, 9**9**9, (-1)**0.5
-            jax.eval_shape(
-                lambda values: self(**values),
-                dict.fromkeys(names, jax.ShapeDtypeStruct((), jnp.float32)),
-            )
-        except (ArithmeticError, TypeError) as error:
-            self._fail(str(error))
+        try:  # constants are folded here: 1/0, 9**9**9, (-1)**0.5, 1e29*1e29
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                jax.eval_shape(
+                    lambda values: self(**values),
+                    dict.fromkeys(names, jax.ShapeDtypeStruct((), jnp.float32)),
+                )
+        except (ArithmeticError, TypeError, ValueError, Warning) as error:
+            self._fail(f"a constant is not a finite real number ({str(error).splitlines()[0]})")
 
     def __call__(self, **values: jax.Array) -> jax.Array:
         """The formula at these values, elementwise, as an array of their shape and dtype."""
@@ -89,7 +93,7 @@ class Expression:
         split = _summands(self.tree, 1.0)
         return [(term(node, sign), tuple(sorted(_variables(node)))) for node, sign in split]
 
-    def _fail(self, why: str):
+    def _fail(self, why: str) -> NoReturn:
         raise ValueError(f'{self.key}="{self.text}": {why}')
 
     def _parse(self, text: str) -> ast.expr:
@@ -123,10 +127,9 @@ class Expression:
         return tree.body
 
     def _check_call(self, node: ast.Call) -> None:
-        name = node.func.id if isinstance(node.func, ast.Name) else None
+        name = node.func.id if isinstance(node.func, ast.Name) else "?"
         if name not in FUNCTIONS:
-            self._fail(f"unknown function {name or '?'!r}; known: {_summary(tuple(FUNCTIONS))}")
-            return
+            self._fail(f"unknown function {name!r}; known: {_summary(tuple(FUNCTIONS))}")
         arity = FUNCTIONS[name][1]
         if len(node.args) != arity or node.keywords:
             self._fail(f"{name} takes {arity} argument{'s' if arity > 1 else ''}")
@@ -157,7 +160,8 @@ def _evaluate(tree: ast.expr, values: Mapping[str, jax.Array]) -> jax.Array:
         names=dict(values),
     )
     allowed = (ast.BinOp, ast.UnaryOp, ast.Call, ast.Name, ast.Constant)
-    evaluator.nodes = {kind: evaluator.nodes[kind] for kind in allowed}
+    nodes = evaluator.nodes or {}
+    evaluator.nodes = {kind: nodes[kind] for kind in allowed if kind in nodes}
     evaluator.nodes[ast.Constant] = lambda node: float(node.value)
     result = jnp.asarray(evaluator.eval("", previously_parsed=tree), example.dtype)
     return jnp.broadcast_to(result, example.shape)

@@ -8,14 +8,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from mirage.activations import Activation
 from mirage.gaussian import line_rule, rule
 from mirage.targets import Part, Target
 
-# For E[σ(z_j) σ(z_k)] by one integral over z_j of a smoothed σ.
-PAIR_NODES = 320
+# For E[σ(z_j) σ(z_k)] by one integral over z_j of a smoothed σ: nodes, and where the rule ends.
+PAIR_LINE = (480, 13.0)
 
 
 def cos_best(
@@ -27,7 +27,7 @@ def cos_best(
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         cosines = np.linalg.norm(overlap.astype(np.float64), axis=-1) / norm
-    return np.minimum(cosines, 1.0).max(axis=-1)
+    return np.asarray(np.minimum(cosines, 1.0).max(axis=-1))
 
 
 def principal_cosines(
@@ -63,56 +63,60 @@ def population_error(
     cell is not finite.
     """
     with jax.enable_x64(True):
-        fields = (readout, biases, overlap, gram)
-        cells = tuple(jnp.asarray(np.asarray(f, np.float64)) for f in fields)
-        model, cross = _error_terms(target, activation, *cells)
-        return np.asarray(model - 2 * cross) + target_square(target)
+        a, b, m, q = (
+            jnp.asarray(np.asarray(field, np.float64)) for field in (readout, biases, overlap, gram)
+        )
+        error = np.asarray(_model_square(activation, a, b, q)) + target_square(target)
+        for part, active in target.parts():
+            points, weights = rule(len(active))
+            g = weights * np.asarray(part(jnp.asarray(points)))
+            on_part = m[:, :, np.asarray(active, int)]
+            error = error - 2 * np.asarray(
+                _overlap_with_part(activation, points, g, a, b, on_part, q)
+            )
+        return error
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _error_terms(target: Target, activation: Activation, *cells: Array) -> tuple[Array, Array]:
-    """(E f², E f g) of every cell, one cell after the other to bound memory."""
-    parts = target.parts()
+@functools.partial(jax.jit, static_argnums=0)
+def _model_square(activation, *cells):
+    """E f² of every cell, by an integral over z_j of σ(z_j) E[σ(z_k) | z_j]."""
+    points, weights = (jnp.asarray(v) for v in line_rule(*PAIR_LINE))
 
     def one(cell):
-        a, b, m, q = cell
-        return _model_square(activation, a, b, q), sum(
-            _overlap_with_part(part, active, activation, a, b, m, q) for part, active in parts
-        )
+        a, b, q = cell
+        variance = jnp.diag(q)
+        safe = jnp.where(variance > 0, variance, 1)
+
+        def neuron(j):
+            slope = q[j] / safe[j]  # E[z_k | z_j] = slope z_j
+            z = jnp.sqrt(variance[j]) * points
+            mean = slope[:, None] * z[None] + b[:, None]
+            rest = jnp.maximum(variance - slope * q[j], 0)
+            conditional = activation.smoothed(mean, jnp.broadcast_to(rest[:, None], mean.shape))
+            return (weights * activation(z + b[j])) @ (a @ conditional)
+
+        return a @ jax.lax.map(neuron, jnp.arange(a.shape[0]))
 
     return jax.lax.map(one, cells)
 
 
-def _model_square(activation, a, b, q):
-    """E f², by an integral over z_j of σ(z_j) E[σ(z_k) | z_j]."""
-    points, weights = (jnp.asarray(v) for v in line_rule(PAIR_NODES))
-    variance = jnp.diag(q)
-    safe = jnp.where(variance > 0, variance, 1)
+@functools.partial(jax.jit, static_argnums=0)
+def _overlap_with_part(activation, points, g, *cells):
+    """E[f g_part] of every cell, by an integral over the part's directions of g E[f | h]."""
 
-    def neuron(j):
-        slope = q[j] / safe[j]  # E[z_k | z_j] = slope z_j
-        z = jnp.sqrt(variance[j]) * points
-        mean = slope[:, None] * z[None] + b[:, None]
-        rest = jnp.maximum(variance - slope * q[j], 0)
-        conditional = activation.smoothed(mean, jnp.broadcast_to(rest[:, None], mean.shape))
-        return (weights * activation(z + b[j])) @ (a @ conditional)
+    def one(cell):
+        a, b, m, q = cell
+        rest = jnp.maximum(jnp.diag(q) - (m**2).sum(axis=1), 0)
 
-    return a @ jax.lax.map(neuron, jnp.arange(a.shape[0]))
+        def neuron(total, values):
+            a_j, b_j, m_j, rest_j = values
+            mean = points @ m_j + b_j
+            return total + a_j * activation.smoothed(mean, jnp.full_like(mean, rest_j)), None
 
+        conditional, _ = jax.lax.scan(neuron, jnp.zeros_like(g), (a, b, m, rest))
+        return g @ conditional
 
-def _overlap_with_part(part, active, activation, a, b, m, q):
-    """E[f g_part], by an integral over the part's directions of g_part(h) E[f | h]."""
-    points, weights = (jnp.asarray(v) for v in rule(len(active)))
-    m = m[:, list(active)]
-    rest = jnp.maximum(jnp.diag(q) - (m**2).sum(axis=1), 0)
-
-    def neuron(total, values):
-        a_j, b_j, m_j, rest_j = values
-        mean = points @ m_j + b_j
-        return total + a_j * activation.smoothed(mean, jnp.full_like(mean, rest_j)), None
-
-    conditional, _ = jax.lax.scan(neuron, jnp.zeros_like(weights), (a, b, m, rest))
-    return (weights * part(points)) @ conditional
+    return jax.lax.map(one, cells)
 
 
 def target_square(target: Target) -> float:

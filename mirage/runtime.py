@@ -18,12 +18,6 @@ log = logging.getLogger(__name__)
 
 
 class Runtime(Option, abc.ABC):
-    """Base of the runtimes a config can name."""
-
-    group: ClassVar[str] = "runtime"
-
-
-class Default(Runtime):
     """`memory` bounds what a chunk of seeds may hold; the rest is about speed.
 
     `devices` limits how many devices share the seeds (null: all; on a CPU one a core).
@@ -31,6 +25,8 @@ class Default(Runtime):
     a seed's block of X then stays in cache, 16 elsewhere). `compilation_cache` is a folder, null
     for the user's cache folder, "off" for none. `progress` shows a bar on a terminal.
     """
+
+    group: ClassVar[str] = "runtime"
 
     memory: str = eqx.field(static=True, default="2 GB")
     devices: int | None = eqx.field(static=True, default=None)
@@ -77,6 +73,10 @@ class Default(Runtime):
     def width(self) -> int:
         """Seeds side by side in one kernel on each device."""
         return self.seeds_at_once or (1 if jax.default_backend() == "cpu" else 16)
+
+
+class Default(Runtime):
+    """All devices of the process, two gigabytes of samples at a time."""
 
 
 def _cache_folder() -> Path:

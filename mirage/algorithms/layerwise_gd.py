@@ -92,7 +92,7 @@ class LayerwiseGd(Algorithm):
         updates, optimizer = self._descent().update(
             gradient + self.weight_decay * weights, state.optimizer, weights
         )
-        weights = optax.apply_updates(weights, updates)
+        weights = weights + updates
         return State(weights, state.output_weights, state.centre, optimizer, memory)
 
     def finish(self, key, state, problem):

@@ -130,7 +130,7 @@ class Executor:
         self.families = families(experiment)
         self.clock = Clock()
         unit = self.mesh.size * self.width
-        self.chunks = {d: self._chunk(d, unit) for d in experiment.d}
+        self.chunks = {d: self._chunk(d, unit) for d in experiment.dimensions}
 
     def _chunk(self, d: int, unit: int) -> int:
         """Seeds held at once at this d: as many as fit `runtime.memory`, a multiple of `unit`."""
@@ -199,7 +199,11 @@ class Executor:
         """Every block of results, smallest d first within the order of the experiment."""
         experiment = self.experiment
         lanes = sum(len(f.losses) for f in self.families)
-        total = sum(sum(experiment.sizes(d)) * d for d in experiment.d) * experiment.seeds * lanes
+        total = (
+            sum(sum(experiment.sizes(d)) * d for d in experiment.dimensions)
+            * experiment.seeds
+            * lanes
+        )
         with (
             logging_redirect_tqdm(),
             tqdm(
@@ -209,7 +213,7 @@ class Executor:
                 leave=False,
             ) as bar,
         ):
-            for d in experiment.d:
+            for d in experiment.dimensions:
                 yield from self._blocks_at(d, bar)
 
     def _blocks_at(self, d: int, bar) -> Iterator[Block]:

@@ -95,20 +95,25 @@ class Experiment:
         self._check_cells()
 
     def _check_cells(self):
-        for d, value in itertools.product(self.d, self.sample_values):
+        for d, value in itertools.product(self.dimensions, self.sample_values):
             n = sample_size(self.sample_kind, value, d)
             key = f"{self.sample_kind}={value}"
             if n < 1:
                 raise ValueError(f"{key} at d={d}: gives n={n} samples, expected at least 1")
             if n > 2**31 - 2**13:
                 raise ValueError(f"{key} at d={d}: gives n={n:.3g} samples, more than 2^31")
-        n_min = {d: min(self.sizes(d)) for d in self.d}
+        n_min = {d: min(self.sizes(d)) for d in self.dimensions}
         for setup in self.setups().values():
             rank = setup.target.rank
-            for d in self.d:
+            for d in self.dimensions:
                 require(d >= rank, "d", d, f"expected at least the target's rank, {rank}")
                 right, left = setup.algorithm.queries(setup.network)
                 setup.design.check_size(n_min=n_min[d], d=d, right=right + rank, left=left)
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """Every d, in order."""
+        return self.d if isinstance(self.d, tuple) else numbers("d", self.d, whole=True)
 
     @property
     def sample_kind(self) -> str:
@@ -158,8 +163,9 @@ def numbers(key: str, value: Any, *, whole: bool) -> tuple[Any, ...]:
     )
     require(len(values) > 0, key, value, accepted)
     for item in values:
-        good = isinstance(item, int | float) and not isinstance(item, bool)
-        good = good and math.isfinite(item) and item > 0 and (not whole or item == int(item))
+        number = isinstance(item, int | float) and not isinstance(item, bool)
+        size = float(item) if number else math.nan
+        good = math.isfinite(size) and size > 0 and (not whole or size == int(size))
         require(good, key, value, accepted)
     values = tuple(int(v) if whole else v for v in values)
     require(len(set(values)) == len(values), key, value, "the same value is given twice")

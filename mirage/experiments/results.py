@@ -51,7 +51,7 @@ class Table:
 
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
-        self.cells = (len(experiment.d), len(experiment.sample_values), experiment.seeds)
+        self.cells = (len(experiment.dimensions), len(experiment.sample_values), experiment.seeds)
         self.shape = (*(len(names) for names in experiment.axes.values()), *self.cells)
         self.arrays: dict[str, np.ndarray] = {}
 
@@ -74,7 +74,7 @@ class Table:
     def fill(self, names: tuple[str, ...], block: Block, name: str, value: np.ndarray) -> None:
         """Enter the values (seeds, ...) of one setup."""
         extra = value.shape[1:]
-        cell = (self.experiment.d.index(block.d), block.sample)
+        cell = (self.experiment.dimensions.index(block.d), block.sample)
         seeds = slice(block.seeds[0], block.seeds[-1] + 1)
         array = self.array(name, value.dtype, extra)
         array[(*self.place(names), *cell)][(seeds, *(slice(k) for k in extra))] = value
@@ -148,7 +148,7 @@ def _dataset(experiment: Experiment, table: Table) -> xr.Dataset:
     dataset = xr.Dataset(
         coords={
             **axes,
-            "d": np.asarray(experiment.d, np.int64),
+            "d": np.asarray(experiment.dimensions, np.int64),
             kind: np.asarray(experiment.sample_values),
             "seed": np.arange(experiment.seeds),
         }
@@ -165,7 +165,7 @@ def _dataset(experiment: Experiment, table: Table) -> xr.Dataset:
         {"long_name": "not finite at some step or after stage 2", "units": "1"},
     )
     if kind != "n":
-        sizes = np.array([experiment.sizes(d) for d in experiment.d])
+        sizes = np.array([experiment.sizes(d) for d in experiment.dimensions])
         dataset["n"] = (("d", kind), sizes, {"long_name": "samples", "units": "1"})
     names = [s.design.name() for s in experiment.setups().values()]
     shape = tuple(len(options) for options in axes.values())

@@ -1,11 +1,13 @@
 """How every figure looks: sizes, fonts, and one hue family a compared option."""
 
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 
 # Sequential maps that stay apart for colour-blind readers, lightest third left out.
 HUES = ("Blues", "Oranges", "Greens", "Purples", "Greys", "Reds")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

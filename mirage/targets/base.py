@@ -22,11 +22,15 @@ class Target(Option, abc.ABC):
     """
 
     group: ClassVar[str] = "target"
-    rank: eqx.AbstractVar[int]
     noise: float = eqx.field(static=True, default=0.0, kw_only=True)
 
     def __check_init__(self):
         self.check("noise", self.noise >= 0, "expected a variance Δ ≥ 0")
+
+    @property
+    @abc.abstractmethod
+    def rank(self) -> int:
+        """r, the number of directions that the target sees."""
 
     @abc.abstractmethod
     def __call__(self, h: Float[Array, "*batch r"]) -> Float[Array, "*batch"]:

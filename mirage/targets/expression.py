@@ -20,12 +20,12 @@ class Expression(Target):
     """
 
     expr: str = eqx.field(static=True)
-    rank: int = eqx.field(static=True)
+    rank: int = eqx.field(static=True, default=1)
 
     def __init__(self, expr: str = DEFAULT, rank: int | None = None, *, noise: float = 0.0):
         self.expr, self.noise = str(expr), noise
         if rank is None:
-            indices = [int(i) for i in re.findall(r"\bh([1-9][0-9]*)\b", self.expr)]
+            indices = [int(i) for i in re.findall(r"\bh([1-9][0-9]{0,8})\b", self.expr)]
             rank = max([1, *indices])
         require(
             isinstance(rank, int) and 1 <= rank <= MAX_RANK,

@@ -1,5 +1,7 @@
 """Targets made of one link function: a single index, phase retrieval, a soft committee."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 
@@ -10,7 +12,7 @@ from mirage.targets.base import Target
 
 def link_function(name: str) -> Activation:
     """The activation of that name, as a link; ValueError lists the names there are."""
-    links = {n: c for n, c in Activation.options().items() if n != "hermite"}
+    links: dict[str, Any] = {n: c for n, c in Activation.options().items() if n != "hermite"}
     require(name in links, "target.link", name, f"expected one of {', '.join(links)}")
     return links[name]()
 

@@ -33,7 +33,8 @@ def coefficients(terms: Any) -> Coefficients:
             listed(term) and len(term) == 2 and listed(term[1]), "target.terms", terms, accepted
         )
         c, degrees = term
-        require(isinstance(c, int | float), "target.terms", terms, accepted)
+        number = isinstance(c, int | float) and math.isfinite(c)
+        require(number, "target.terms", terms, accepted)
         whole = all(isinstance(k, int) and 0 <= k <= 20 for k in degrees)
         require(whole, "target.terms", terms, "degrees are whole numbers from 0 to 20")
         read.append((float(c), tuple(degrees)))
