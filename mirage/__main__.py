@@ -49,7 +49,7 @@ def run(config: DictConfig) -> None:
     log.info("%s: d=%s, %d seeds", experiment.name, list(experiment.dimensions), experiment.seeds)
     try:
         (output / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
-        results = simulate(experiment)
+        results = simulate(experiment, output)
         saved = save(results, output)
         drawn = figures.write(figures.draw(results, config.figure), output, experiment.name)
     except OSError as error:

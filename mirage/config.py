@@ -25,10 +25,19 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from mirage.experiments.experiment import GROUPS, SAMPLES, Experiment
+from mirage.experiments.search import Search
+from mirage.experiments.tune import Tune
 from mirage.options import Option
 from mirage.runtime import Runtime
 
-OPTION_GROUPS: dict[str, type[Option]] = {**GROUPS, "runtime": Runtime}
+OPTION_GROUPS: dict[str, type[Option]] = {
+    **GROUPS,
+    "runtime": Runtime,
+    "search": Search,
+    "tune": Tune,
+}
+# Groups of which a config need not name an option.
+OPTIONAL_GROUPS = ("search", "tune")
 # Groups whose files set keys at the top level instead of naming a class.
 FILE_GROUPS = ("samples", "experiment")
 # Keys whose value is a formula, quoted for Hydra's grammar where the user did not.
@@ -49,6 +58,8 @@ class Compare:
     network: Any = None
     algorithm: Any = None
     design: Any = None
+    inputs: Any = None
+    directions: Any = None
 
 
 @dataclasses.dataclass
@@ -72,6 +83,11 @@ class Config:
     network: Any = None
     algorithm: Any = None
     design: Any = None
+    inputs: Any = None
+    directions: Any = None
+    vary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    search: Any = None
+    tune: Any = None
     runtime: Any = None
 
 
@@ -168,7 +184,8 @@ def prepare(overrides: Sequence[str]) -> list[str]:
     Formulas are quoted; and of `alpha`, `exponent` and `n` the one that is given takes the
     place of the one in the config.
     """
-    ready = [_quoted(override) for override in overrides]
+    # Any setting may be varied, so that it is added where the config does not have it yet.
+    ready = [re.sub(r"^vary\.", "++vary.", _quoted(override)) for override in overrides]
     given = {m[1] for o in ready if (m := re.match(r"\+{0,2}(alpha|exponent|n)=", o))}
     nulled = {o.split("=")[0].lstrip("+") for o in ready if re.fullmatch(r"\+{0,2}\w+=null", o)}
     if given - nulled:
@@ -273,7 +290,9 @@ def build(config: DictConfig) -> Experiment:
     import_plugins(values["plugins"])
     try:
         options: dict[str, Any] = {
-            group: _option(group, values[group], group) for group in OPTION_GROUPS
+            group: _option(group, values[group], group)
+            for group in OPTION_GROUPS
+            if group not in OPTIONAL_GROUPS or values[group] is not None
         }
         for group, listed in values["compare"].items():
             if listed is not None:
@@ -281,6 +300,7 @@ def build(config: DictConfig) -> Experiment:
         return Experiment(
             **options,
             **{key: values[key] for key in ("d", *SAMPLES, "seeds", "root_seed")},
+            vary=_varied(values["vary"]),
             save_weights=values["save_weights"],
             name=values["name"],
             config=OmegaConf.to_yaml(config, resolve=True),
@@ -358,6 +378,24 @@ def _compared(group: str, listed: Any, values: Mapping[str, Any]) -> dict[str, O
             raise ConfigError(f"compare.{group}: {label} is listed twice")
         options[label] = _option(group, {**base, **changed}, f"compare.{group}")
     return options
+
+
+def _varied(vary: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """`{group: {setting: [values]}}` as `{"group.setting": [values]}`."""
+    varied = {}
+    for group, settings in vary.items():
+        if group not in GROUPS:
+            raise ConfigError(
+                f"vary.{group}: unknown group{_suggest(group, GROUPS)}; "
+                f"expected one of {', '.join(GROUPS)}"
+            )
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"vary.{group}={settings!r}: expected {{setting: [values]}}")
+        for setting, values in settings.items():
+            if not isinstance(values, list):
+                raise ConfigError(f"vary.{group}.{setting}={values!r}: expected a list of values")
+            varied[f"{group}.{setting}"] = values
+    return varied
 
 
 def explain(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -51,7 +52,7 @@ class Mse(Loss):
 class Huber(Loss):
     """½(t − y)² within `delta` of y, linear beyond: ℓ'(0, y) = −clip(y, −δ, δ)."""
 
-    delta: float = eqx.field(static=True, default=1.0)
+    delta: float = 1.0
 
     def __check_init__(self):
         self.check("delta", self.delta > 0, "expected a positive number")
@@ -63,7 +64,7 @@ class Huber(Loss):
 class PseudoHuber(Loss):
     """δ²(√(1 + ((t − y)/δ)²) − 1), the smooth Huber: ℓ'(0, y) = −y/√(1 + (y/δ)²)."""
 
-    delta: float = eqx.field(static=True, default=1.0)
+    delta: float = 1.0
 
     def __check_init__(self):
         self.check("delta", self.delta > 0, "expected a positive number")
@@ -112,8 +113,9 @@ class OneOf(Loss, abc.ABC):
     share each product with the data. Abstract for the option list only: no config names it.
     """
 
-    index: Int[Array, ""]
+    index: Int[Array | np.ndarray, ""]
     losses: tuple[Loss, ...]
 
     def value(self, t, y):
-        return jax.lax.switch(self.index, [loss.value for loss in self.losses], t, y)
+        branches = [lambda t, y, loss=loss: loss.value(t, y) for loss in self.losses]
+        return jax.lax.switch(self.index, branches, t, y)

@@ -14,6 +14,8 @@ from mirage.activations import Activation
 from mirage.gaussian import line_rule, rule
 from mirage.targets import Part, Target
 
+# The measures that are one number a cell.
+SCALARS = ("cos_best", "subspace_cosine", "test_error")
 # For E[σ(z_j) σ(z_k)] by one integral over z_j of a smoothed σ: nodes, and where the rule ends.
 PAIR_LINE = (480, 13.0)
 
@@ -31,16 +33,26 @@ def cos_best(
 
 
 def principal_cosines(
-    overlap: Float[np.ndarray, "m r"], gram: Float[np.ndarray, "m m"], *, tolerance: float = 1e-10
-) -> Float[np.ndarray, " k"]:
-    """Cosines of the principal angles between the rows of W and the rows of U, largest first.
+    overlap: Float[np.ndarray, "*batch m r"],
+    gram: Float[np.ndarray, "*batch m m"],
+    *,
+    tolerance: float = 1e-4,
+) -> Float[np.ndarray, "*batch k"]:
+    """Cosines of the principal angles between the rows of W and those of an orthonormal U.
 
-    `tolerance`, relative to the largest eigenvalue of Q, says which directions W spans.
+    Largest first, k = min(m, r). W counts as spanning the eigenvectors of Q whose eigenvalue
+    exceeds `tolerance` times the largest: with the default, a direction in which W has less than
+    a hundredth of its largest extent is lost, and its cosine is 0. NaN where W is not finite.
     """
+    finite = np.isfinite(gram).all(axis=(-2, -1)) & np.isfinite(overlap).all(axis=(-2, -1))
+    gram = np.where(finite[..., None, None], gram, 0.0).astype(np.float64)
     values, vectors = np.linalg.eigh(gram)
-    keep = values > tolerance * values[-1]
-    basis = vectors[:, keep] / np.sqrt(values[keep])
-    return np.linalg.svd(basis.T @ overlap, compute_uv=False)
+    keep = (values > tolerance * values[..., -1:]) & (values > 0)
+    scale = np.where(keep, 1 / np.sqrt(np.where(keep, values, 1)), 0)
+    basis = np.swapaxes(vectors * scale[..., None, :], -1, -2)
+    inside = basis @ np.where(finite[..., None, None], overlap, 0.0).astype(np.float64)
+    cosines = np.linalg.svd(inside, compute_uv=False)
+    return np.where(finite[..., None], np.minimum(cosines, 1.0), np.nan)
 
 
 def population_error(
@@ -49,10 +61,11 @@ def population_error(
     *,
     readout: Float[np.ndarray, "cells m"],
     biases: Float[np.ndarray, "cells m"],
+    intercept: Float[np.ndarray, " cells"] | None = None,
     overlap: Float[np.ndarray, "cells m r"],
     gram: Float[np.ndarray, "cells m m"],
 ) -> Float[np.ndarray, " cells"]:
-    """E(f − g)² for f(x) = Σ_j a_j σ(w_j·x + b_j) and g(h) = E[y | h], a number a cell.
+    """E(f − g)² for f(x) = Σ_j a_j σ(w_j·x + b_j) + c and g(h) = E[y | h], a number a cell.
 
     Given M and Q the pre-activations and h are jointly Gaussian, so that
 
@@ -67,6 +80,12 @@ def population_error(
             jnp.asarray(np.asarray(field, np.float64)) for field in (readout, biases, overlap, gram)
         )
         error = np.asarray(_model_square(activation, a, b, q)) + target_square(target)
+        if intercept is not None:
+            c = np.asarray(intercept, np.float64)
+            mean = np.asarray(
+                (a * activation.smoothed(b, jnp.diagonal(q, axis1=1, axis2=2))).sum(1)
+            )
+            error = error + c * (c + 2 * mean - 2 * target_mean(target))
         for part, active in target.parts():
             points, weights = rule(len(active))
             g = weights * np.asarray(part(jnp.asarray(points)))
@@ -117,6 +136,12 @@ def _overlap_with_part(activation, points, g, *cells):
         return g @ conditional
 
     return jax.lax.map(one, cells)
+
+
+def target_mean(target: Target) -> float:
+    """E g(h), term by term."""
+    with jax.enable_x64(True):
+        return sum(_mean(part, len(active)) for part, active in target.parts())
 
 
 def target_square(target: Target) -> float:

@@ -27,9 +27,9 @@ class TwoLayer(Network):
     """
 
     width: int = eqx.field(static=True, default=4)
-    initial_norm: float = eqx.field(static=True, default=1e-3)
+    initial_norm: float = 1e-3
     symmetric: bool = eqx.field(static=True, default=True)
-    bias_scale: float = eqx.field(static=True, default=1.0)
+    bias_scale: float = 1.0
 
     def __check_init__(self):
         self.check("width", self.width >= 1, "expected a whole number ≥ 1")

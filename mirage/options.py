@@ -12,6 +12,10 @@ import re
 from typing import ClassVar
 
 import equinox as eqx
+from jaxtyping import Array, Float
+
+# A numerical setting: given as a number, and traced where setups share one compiled function.
+Number = float | Float[Array, ""]
 
 
 def require(condition: bool, key: str, value: object, accepted: str) -> None:

@@ -1,9 +1,11 @@
 """Where and how a run executes; the one place that touches JAX's configuration."""
 
 import abc
+import contextlib
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +25,9 @@ class Runtime(Option, abc.ABC):
     `devices` limits how many devices share the seeds (null: all; on a CPU one a core).
     `seeds_at_once` seeds run side by side in one kernel on each device (null: 1 on a CPU, where
     a seed's block of X then stays in cache, 16 elsewhere). `compilation_cache` is a folder, null
-    for the user's cache folder, "off" for none. `progress` shows a bar on a terminal.
+    for the user's cache folder, "off" for none. `progress` shows a bar on a terminal. `profile`
+    writes a trace of JAX's profiler into the run folder. `distributed` joins the processes of a
+    cluster (`jax.distributed`), which share the seeds; the first one writes the results.
     """
 
     group: ClassVar[str] = "runtime"
@@ -33,6 +37,8 @@ class Runtime(Option, abc.ABC):
     seeds_at_once: int | None = eqx.field(static=True, default=None)
     compilation_cache: str | None = eqx.field(static=True, default=None)
     progress: bool = eqx.field(static=True, default=True)
+    profile: bool = eqx.field(static=True, default=False)
+    distributed: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         _ = self.memory_bytes
@@ -54,6 +60,15 @@ class Runtime(Option, abc.ABC):
     def configure(self) -> None:
         """Set JAX up; before its first computation in a process, or the CPU stays one device."""
         logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+        if self.distributed and not jax.distributed.is_initialized():
+            try:
+                jax.distributed.initialize()
+            except (ValueError, RuntimeError) as error:
+                raise ValueError(
+                    f"runtime.distributed=True: the processes could not find each other ({error}); "
+                    "expected Slurm, MPI, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
+                    "JAX_PROCESS_ID in the environment"
+                ) from error
         cores = self.devices or len(os.sched_getaffinity(0))
         try:
             jax.config.update("jax_num_cpu_devices", cores)
@@ -64,6 +79,15 @@ class Runtime(Option, abc.ABC):
             jax.config.update("jax_compilation_cache_dir", str(folder))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
             jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+    @contextlib.contextmanager
+    def traced(self, folder: str | os.PathLike | None) -> Iterator[None]:
+        """With `profile`, a trace of what runs inside, below `folder`/profile."""
+        if not self.profile or folder is None:
+            yield
+            return
+        with jax.profiler.trace(str(Path(folder) / "profile")):
+            yield
 
     def mesh(self) -> Mesh:
         """The devices in a row, along which seeds are shared out."""

@@ -17,7 +17,7 @@ settings.register_profile("mirage", deadline=None, derandomize=True, max_example
 settings.load_profile("mirage")
 
 CHECKED = (
-    "activations algorithms designs expressions figures gaussian hermite losses "
+    "activations algorithms designs expressions figures gaussian hermite inputs losses "
     "measures network targets"
 )
 with install_import_hook([f"mirage.{name}" for name in CHECKED.split()], "typechecker.checked"):

@@ -1,8 +1,11 @@
 """One table of everything a config can name, for the tests that hold for all of them."""
 
+import jax
+
 from mirage.activations import Activation
 from mirage.algorithms import Algorithm
 from mirage.designs import Design
+from mirage.inputs import Gaussian, Inputs
 from mirage.losses import Loss
 from mirage.targets import Expression, Hermite, Parity, PhaseRetrieval, Target
 
@@ -27,6 +30,12 @@ LOSSES = _own(Loss)
 ACTIVATIONS = [*_own(Activation), Activation.options()["hermite"](degree=5)]
 ALGORITHMS = _own(Algorithm)
 DESIGNS = _own(Design)
+INPUTS = [c() for c in Inputs.options().values() if c.name() != "file"]
+
+
+def samples() -> dict:
+    """What a problem says of where its rows come from."""
+    return {"inputs": Gaussian(), "inputs_key": jax.random.key(9)}
 
 
 def label(option) -> str:

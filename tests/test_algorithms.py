@@ -5,13 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tables import ALGORITHMS, DESIGNS, LOSSES, label
+from tables import ALGORITHMS, DESIGNS, LOSSES, label, samples
 from test_designs import flat, matrix
 
 from mirage.activations import Activation, Cos, Erf, Quadratic, Relu, Tanh
 from mirage.algorithms import LayerwiseGd, PowerIteration, Problem, draw_problem, train
 from mirage.algorithms.layerwise_gd import OPTIMIZERS
-from mirage.algorithms.readout import fresh_features, readout_gd, ridge_solution
+from mirage.algorithms.fresh import fresh_features
+from mirage.algorithms.readout import readout_gd, ridge_solution
 from mirage.designs import Dense, Rows
 from mirage.designs.dense import DenseMatrix
 from mirage.losses import Huber, Mse
@@ -22,7 +23,7 @@ from mirage.targets import Hermite, Parity, Staircase
 def problem_of(design, *, n, d, target=None, seed=0, right=200, left=200, **model):
     target = target or Hermite()
     x = matrix(design, seed, n=n, d=d, right=right, left=left)
-    model = {"loss": Huber(), "activation": Cos(), "network": TwoLayer(), **model}
+    model = {"loss": Huber(), "activation": Cos(), "network": TwoLayer(), **samples(), **model}
     return draw_problem(jax.random.key(100 + seed), x, jnp.eye(target.rank, d), target, **model)
 
 
@@ -56,7 +57,7 @@ def test_a_step_follows_the_gradient_by_finite_differences(loss, activation, cen
         )
         y = jnp.asarray(rng.normal(size=(1, 512)) * 2)
         algorithm = LayerwiseGd(step_size=rate, weight_decay=decay, centred=centred)
-        model = {"loss": loss, "activation": activation, "network": TwoLayer(width=m)}
+        model = {"loss": loss, "activation": activation, "network": TwoLayer(width=m), **samples()}
         problem = Problem(dense, y, jnp.eye(2, d), target=Hermite(), **model)
         state = algorithm.init(jax.random.key(0), problem, None)
         weights = jnp.asarray(rng.normal(size=(m, d)) * 0.4)

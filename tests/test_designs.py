@@ -8,22 +8,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from tables import ALGORITHMS, DESIGNS, label
+from tables import ALGORITHMS, DESIGNS, label, samples
 
 from mirage.activations import Cos
 from mirage.algorithms import LayerwiseGd, PowerIteration, draw_problem, train
 from mirage.designs import Deferred, Dense, Rows
+from mirage.inputs import Gaussian
 from mirage.losses import Huber
 from mirage.measures import cos_best
 from mirage.network import TwoLayer
 from mirage.targets import Hermite
 
 
-def matrix(design, seed=0, *, n, d, right=64, left=64, n_max=None):
+def matrix(design, seed=0, *, n, d, right=64, left=64, n_max=None, inputs=Gaussian()):  # noqa: B008
     n_max = n_max or n
     keys = jax.random.split(jax.random.key(seed), 1)
-    drawn = jax.vmap(lambda key: design.draw(key, n_max=n_max, d=d))(keys)
-    return design.matrix(drawn, 0, n, n_max=n_max, d=d, right=right, left=left)
+    drawn = jax.vmap(lambda key: design.draw(key, inputs, n_max=n_max, d=d))(keys)
+    size = {"n_max": n_max, "d": d, "right": right, "left": left}
+    return design.matrix(drawn, 0, n, inputs, **size)
 
 
 @eqx.filter_jit
@@ -108,7 +110,7 @@ def test_rows_beyond_the_sample_size_are_zero_and_pull_back_is_both_products(des
     z, memory = x.forward(v, x.memory())
     assert float(jnp.abs(jnp.moveaxis(z, 1, -1).reshape(-1, 2)[300:]).max()) == 0
     back, _ = x.backward(x.rows.map(lambda _, block: jnp.sin(block), z), memory)
-    pulled, _ = x.pull_back(jnp.sin, v, (), x.memory())
+    pulled, sums, _ = x.pull_back(lambda z: (jnp.sin(z), z), v, (), x.memory())
     np.testing.assert_allclose(pulled, back, rtol=1e-4, atol=1e-3)
 
 
@@ -133,6 +135,7 @@ def gd_problem(design, seed, *, n, d, steps, algorithm, network=None):
         loss=Huber(),
         activation=Cos(),
         network=network,
+        **samples(),
     )
 
 
@@ -212,10 +215,10 @@ def test_dense_and_deferred_agree_in_law(shape):
 
 def test_deferred_refuses_more_queries_than_rows_or_columns():
     with pytest.raises(ValueError, match="query columns"):
-        Deferred().check_size(n_min=1000, d=50, right=51, left=10)
+        Deferred().check_size(Gaussian(), n_min=1000, d=50, right=51, left=10)
     with pytest.raises(ValueError, match="query columns"):
-        Deferred().check_size(n_min=10, d=500, right=5, left=10)
-    Deferred().check_size(n_min=1000, d=500, right=51, left=10)
+        Deferred().check_size(Gaussian(), n_min=10, d=500, right=5, left=10)
+    Deferred().check_size(Gaussian(), n_min=1000, d=500, right=51, left=10)
 
 
 def test_power_iteration_on_deferred_keeps_its_norms_finite():

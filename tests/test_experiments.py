@@ -1,6 +1,5 @@
 """The grid: which cells, the same bits wherever they are run, what is stored."""
 
-import dataclasses
 import json
 from fractions import Fraction
 
@@ -30,6 +29,7 @@ TRAINED = ("cos_best_trajectory", "overlap_trajectory", "norm", "readout", "test
 
 def run(**changes):
     settings = {"d": [40], "alpha": [8.0], "seeds": 3, "algorithm": SHORT, "loss": LOSSES}
+    settings["design"] = Dense()
     return simulate(Experiment(**{**settings, **changes}))
 
 
@@ -89,7 +89,7 @@ def test_a_cell_has_the_same_bits_in_any_other_grid(whole, base, other):
 def test_chunks_of_seeds_do_not_change_a_bit():
     whole = run(d=[100], alpha=[10.0], seeds=5)
     chunked = run(d=[100], alpha=[10.0], seeds=5, runtime=Default(memory="9 MB"))
-    chunks = [json.loads(r.attrs["plan"])["chunk"]["100"] for r in (whole, chunked)]
+    chunks = [json.loads(r.attrs["plan"])["chunks"][0]["seeds"] for r in (whole, chunked)]
     assert chunks[0] > chunks[1]
     assert_same_bits(whole, chunked)
 
@@ -121,12 +121,11 @@ def test_seeds_root_seeds_and_dimensions_draw_different_numbers():
 
 @pytest.mark.parametrize("design", DESIGNS, ids=label)
 def test_one_compilation_serves_every_sample_size(design):
-    """One a (d, loss, design) and one a d for drawing; on a stored X both losses in one."""
-    dimensions = [40, 50] if design.stored else [40]
+    """One a (d, design) for drawing, one for training, whatever the losses and numbers."""
+    dimensions = [40, 50] if design.memoryless else [40]
     results = run(d=dimensions, alpha=[6.0, 7.0, 8.0, 9.0], design=design, seeds=4)
     counted = json.loads(results.attrs["compilations"])
-    losses_apart = 1 if design.stored else 2
-    assert counted == {"draw": len(dimensions), "train": len(dimensions) * losses_apart}
+    assert counted == {"draw": len(dimensions), "train": len(dimensions)}
 
 
 def test_results_are_labelled_and_measures_follow_from_the_order_parameters():
@@ -190,7 +189,7 @@ def test_each_design_is_recorded_and_both_see_one_signal():
         ({"d": [50, 50]}, "twice"),
         ({"alpha": [1e-6]}, "alpha=1e-06 at d=40: gives n=0"),
         ({"alpha": [-1.0]}, "alpha="),
-        ({"alpha": None}, "exactly one of alpha, exponent, n; got none"),
+        ({"alpha": None}, "exactly one of alpha, exponent, n or a search; got none"),
         ({"n": 10}, "got alpha and n"),
         ({"alpha": [1e9]}, "more than 2"),
         ({"seeds": 0}, "seeds=0"),
@@ -200,7 +199,7 @@ def test_each_design_is_recorded_and_both_see_one_signal():
         ({"loss": {}}, "loss="),
         ({"loss": "huber"}, "expected a Loss"),
         ({"design": Deferred(), "algorithm": LayerwiseGd(steps=50)}, "query columns"),
-        ({"runtime": Default(memory="10 KB")}, "raise it, or take design=deferred"),
+        ({"runtime": Default(memory="10 KB")}, "raise it, or take design=streamed"),
     ],
     ids=str,
 )
@@ -256,8 +255,13 @@ def test_runs_that_contradict_each_other_are_refused(tmp_path):
         mirage.load(tmp_path / "nothing")
 
 
-def test_families_share_products_only_where_x_is_stored():
-    experiment = Experiment(d=[40], alpha=9.0, loss=LOSSES, design=Dense())
-    assert [len(f.losses) for f in execute.families(experiment)] == [2]
-    deferred = dataclasses.replace(experiment, design=Deferred(), algorithm=SHORT)
-    assert [len(f.losses) for f in execute.families(deferred)] == [1, 1]
+def test_setups_that_differ_in_numbers_and_losses_alone_are_one_family():
+    experiment = Experiment(
+        d=[40],
+        alpha=9.0,
+        loss={**LOSSES, "wide": Huber(delta=2.0)},
+        network={"four": TwoLayer(), "six": TwoLayer(width=6)},
+        vary={"algorithm.step_size": [1.0, 2.0]},
+    )
+    families = execute.families(experiment.setups())
+    assert [len(family.setups) for family in families] == [6, 6]

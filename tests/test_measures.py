@@ -248,19 +248,46 @@ def test_cos_best_of_a_neuron_that_is_not_finite_is_nan():
 def test_principal_cosines_are_those_of_the_angles_between_the_spans(m, r):
     w, u = random(m, 8, seed=26), ortho_group(8, seed=27).rvs()[:r]
     expected = np.sort(np.cos(scipy.linalg.subspace_angles(w.T, u.T)))[::-1]
-    np.testing.assert_allclose(principal_cosines(w @ u.T, w @ w.T), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        principal_cosines(w @ u.T, w @ w.T, tolerance=1e-12), expected, rtol=1e-9
+    )
     mixed = random(m, m, seed=28) @ w
     turned = np.atleast_2d(scipy.linalg.qr(random(r, r, seed=29))[0]) @ u
     for v, s in ((mixed, u), (w, turned), (1e-5 * w, u)):
-        np.testing.assert_allclose(principal_cosines(v @ s.T, v @ v.T), expected, rtol=1e-9)
+        np.testing.assert_allclose(
+            principal_cosines(v @ s.T, v @ v.T, tolerance=1e-12), expected, rtol=1e-9
+        )
 
 
 def test_principal_cosines_count_twin_neurons_once():
     w, u = random(2, 8, seed=30), ortho_group(8, seed=31).rvs()[:3]
     twins = np.concatenate([w, w, -2 * w[:1]])
     cosines = principal_cosines(twins @ u.T, twins @ twins.T)
-    np.testing.assert_allclose(cosines, principal_cosines(w @ u.T, w @ w.T), rtol=1e-9)
-    assert cosines.shape == (2,)
+    np.testing.assert_allclose(cosines[:2], principal_cosines(w @ u.T, w @ w.T), rtol=1e-9)
+    assert cosines[2:].tolist() == [0]
+
+
+def test_principal_cosines_lose_a_direction_below_the_tolerance():
+    """W = diag(1, s) U: both directions are found for s > √tolerance, one for less."""
+    for s, smallest in ((0.011, 1.0), (0.009, 0.0)):
+        w = np.diag([1, s, 0.0])[:2]
+        batch = np.stack([w, np.full_like(w, np.nan)])
+        u = np.eye(2, 3)
+        cosines = principal_cosines(batch @ u.T, batch @ np.swapaxes(batch, 1, 2))
+        np.testing.assert_allclose(cosines[0], [1, smallest], atol=1e-12)
+        assert np.isnan(cosines[1]).all()
+
+
+@pytest.mark.parametrize("activation", [Quadratic(), Tanh()], ids=str)
+def test_an_intercept_shifts_the_network(activation):
+    """E(f + c − g)² against the same f with a constant neuron: erf at a huge bias is 1."""
+    target = Polynomial(terms=[[1.0, [2, 0]], [0.5, [0, 1]], [0.3, [0, 0]]])
+    w, a, c = random(3, 6, seed=3), random(3, seed=4), -1.7
+    cell = {"readout": a[None], "biases": np.zeros((1, 3)), "overlap": (w @ np.eye(2, 6).T)[None]}
+    cell["gram"] = (w @ w.T)[None]
+    error = population_error(target, activation, intercept=np.array([c]), **cell)
+    shifted = Polynomial(terms=[*target.terms, [-c, [0, 0]]])
+    np.testing.assert_allclose(error, population_error(shifted, activation, **cell), rtol=1e-9)
 
 
 def moment(k):

@@ -1,7 +1,7 @@
 """What an algorithm is: `init`, `step`, and what it says of itself."""
 
 import abc
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from mirage.activations import Activation
 from mirage.designs import Matrix, Memory
+from mirage.inputs import Inputs
 from mirage.losses import Loss
 from mirage.network import TwoLayer
 from mirage.options import Option
@@ -20,12 +21,15 @@ class Problem(eqx.Module):
     """All that an algorithm is given: the samples (X through its products, y) and the model.
 
     `directions` is U, whose rows the target sees; algorithms use it for fresh samples and
-    measures only. `labels` has the blocks of the matrix's rows.
+    measures only, and so `inputs` with the key that X is drawn from. `labels` has the blocks of
+    the matrix's rows.
     """
 
     matrix: Matrix
     labels: Float[Array, "blocks size"]
     directions: Float[Array, "r d"]
+    inputs: Inputs
+    inputs_key: Key[Array, ""]
     target: Target
     loss: Loss
     activation: Activation
@@ -35,6 +39,22 @@ class Problem(eqx.Module):
         """The sample mean of ℓ'(0, y)."""
         slopes = lambda y: self.loss.slope(jnp.zeros_like(y), y)  # noqa: E731
         return self.matrix.rows.mean(slopes, self.labels)
+
+
+class Trained(eqx.Module):
+    """A trained network f(x) = Σ_j a_j σ(w_j·x + b_j) + c, whose population error is asked for."""
+
+    weights: Float[Array, "m d"]
+    biases: Float[Array, " m"]
+    readout: Float[Array, " m"]
+    intercept: Float[Array, ""]
+
+
+class Cost(NamedTuple):
+    """What a run costs: gradients of one sample's loss, and floating-point operations."""
+
+    gradient_evaluations: int
+    flops: int
 
 
 class Algorithm(Option, abc.ABC):
@@ -55,9 +75,17 @@ class Algorithm(Option, abc.ABC):
     def step(self, state: Any, problem: Problem) -> Any:
         """One step."""
 
-    def finish(self, key: Key[Array, ""], state: Any, problem: Problem) -> dict[str, Array]:
-        """What follows the last step, as named results; nothing by default."""
+    def observe(self, state: Any) -> dict[str, Array]:
+        """What to save of every state besides the order parameters; nothing by default."""
         return {}
+
+    def finish(self, key: Key[Array, ""], state: Any, problem: Problem) -> Trained | None:
+        """What follows the last step, and the network it ends with, if it trains one."""
+        return None
+
+    def cost(self, *, n: int, d: int, network: TwoLayer) -> Cost:
+        """Cost of a run on n samples; by default `steps` gradients of each, in two products."""
+        return Cost(n * self.steps, 2 * n * d * sum(self.queries(network)))
 
 
 def draw_problem(

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from mirage.algorithms.base import Algorithm
-from mirage.algorithms.readout import fresh_features, readout_gd
+from mirage.algorithms.base import Algorithm, Cost, Trained
+from mirage.algorithms.fresh import fresh_features
+from mirage.algorithms.readout import readout_gd
 from mirage.network import output
 
 OPTIMIZERS = ("adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd", "yogi")
@@ -44,14 +45,14 @@ class LayerwiseGd(Algorithm):
     """
 
     steps: int = eqx.field(static=True, default=20)
-    step_size: float = eqx.field(static=True, default=2.0)
-    weight_decay: float = eqx.field(static=True, default=0.0)
+    step_size: float = 2.0
+    weight_decay: float = 0.0
     optimizer: str = eqx.field(static=True, default="sgd")
     centred: bool = eqx.field(static=True, default=True)
     unit_rows: bool = eqx.field(static=True, default=True)
     readout_steps: int = eqx.field(static=True, default=100)
-    readout_step_size: float | None = eqx.field(static=True, default=None)
-    readout_weight_decay: float = eqx.field(static=True, default=1e-3)
+    readout_step_size: float | None = None
+    readout_weight_decay: float = 1e-3
     readout_optimizer: str = eqx.field(static=True, default="sgd")
 
     def __check_init__(self):
@@ -86,9 +87,11 @@ class LayerwiseGd(Algorithm):
         def pull(z, y):  # ∂L̂/∂z_ij for a block of rows: z (m, rows), y (rows,)
             f = output(problem.activation, state.output_weights, z)
             slope = problem.loss.slope(f, y) - state.centre
-            return slope[None] * a * problem.activation.derivative(z) / n
+            return slope[None] * a * problem.activation.derivative(z) / n, None
 
-        gradient, memory = problem.matrix.pull_back(pull, weights, (problem.labels,), state.memory)
+        gradient, _, memory = problem.matrix.pull_back(
+            pull, weights, (problem.labels,), state.memory
+        )
         updates, optimizer = self._descent().update(
             gradient + self.weight_decay * weights, state.optimizer, weights
         )
@@ -113,9 +116,11 @@ class LayerwiseGd(Algorithm):
             weight_decay=self.readout_weight_decay,
             optimizer=self.readout_optimizer,
         )
-        return {
-            "readout": readout,
-            "biases": biases,
-            "readout_overlap": weights @ problem.directions.T,
-            "readout_gram": weights @ weights.T,
-        }
+        return Trained(weights, biases, readout, jnp.zeros((), weights.dtype))
+
+    def cost(self, *, n, d, network):
+        stage_1 = super().cost(n=n, d=d, network=network)
+        return Cost(
+            gradient_evaluations=stage_1.gradient_evaluations + n * self.readout_steps,
+            flops=stage_1.flops + 4 * n * network.width * self.readout_steps,
+        )

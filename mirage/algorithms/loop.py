@@ -7,7 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from mirage.algorithms.base import Algorithm, Problem
+from mirage.algorithms.fresh import sampled_error
 from mirage.designs import Memory
+
+# Networks up to this width keep Q after every step, not only its diagonal.
+GRAM_WIDTH = 32
 
 
 def order_parameters(weights: Array, directions: Array) -> dict[str, Array]:
@@ -16,20 +20,31 @@ def order_parameters(weights: Array, directions: Array) -> dict[str, Array]:
 
 
 def train(
-    key: Key[Array, ""], algorithm: Algorithm, problem: Problem, memory: Memory
+    key: Key[Array, ""],
+    algorithm: Algorithm,
+    problem: Problem,
+    memory: Memory,
+    *,
+    sample_error: bool = False,
 ) -> dict[str, Any]:
     """Run an algorithm to its end.
 
-    Returns `trajectory` (overlap (T+1, m, r) and norm (T+1, m), the start included), the order
-    parameters `overlap` and `gram` of the last weights, `weights` (m, d), and whatever
-    `finish` adds.
+    Returns `trajectory` (overlap (T+1, m, r), norm (T+1, m), gram (T+1, m, m) for at most
+    `GRAM_WIDTH` neurons and what `observe` adds, the start included), the order parameters
+    `overlap` and `gram` (as above) of the last weights, `weights` (m, d), and of the network that `finish`
+    ends with what its population error needs: `readout`, `biases`, `intercept`,
+    `readout_overlap` and `readout_gram`, or, with `sample_error`, the `test_error` itself on
+    fresh samples.
     """
-    key_init, key_finish = jax.random.split(key)
+    key_init, key_finish, key_error = jax.random.split(key, 3)
     start = algorithm.init(key_init, problem, memory)
 
     def observe(state):
         seen = order_parameters(state.weights, problem.directions)
-        return {"overlap": seen["overlap"], "norm": jnp.sqrt(jnp.diag(seen["gram"]))}
+        seen["norm"] = jnp.sqrt(jnp.diag(seen["gram"]))
+        if len(seen["norm"]) > GRAM_WIDTH:
+            del seen["gram"]
+        return {**seen, **algorithm.observe(state)}
 
     def body(state, _):
         state = algorithm.step(state, problem)
@@ -37,9 +52,22 @@ def train(
 
     state, saved = jax.lax.scan(body, start, None, length=algorithm.steps)
     trajectory = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), observe(start), saved)
-    return {
+    results = {
         "trajectory": trajectory,
         "weights": state.weights,
         **order_parameters(state.weights, problem.directions),
-        **algorithm.finish(key_finish, state, problem),
     }
+    if "gram" not in trajectory:
+        del results["gram"]
+    trained = algorithm.finish(key_finish, state, problem)
+    if trained is None:
+        return results
+    results |= {
+        "readout": trained.readout,
+        "biases": trained.biases,
+        "intercept": trained.intercept,
+    }
+    if sample_error:
+        return {**results, "test_error": sampled_error(key_error, problem, trained)}
+    seen = order_parameters(trained.weights, problem.directions)
+    return {**results, "readout_overlap": seen["overlap"], "readout_gram": seen["gram"]}

@@ -3,45 +3,11 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from mirage.algorithms.base import Problem
 from mirage.designs import Rows
-
-BLOCK = 2048
-
-
-def fresh_features(
-    key: Key[Array, ""],
-    problem: Problem,
-    weights: Float[Array, "m d"],
-    biases: Float[Array, " m"],
-) -> tuple[Rows, Float[Array, "blocks m size"], Float[Array, "blocks size"]]:
-    """Features σ(w_j·x + b_j) and labels of as many fresh samples as there were before.
-
-    No x is drawn: (U x, W x) is Gaussian with covariance [U; W][U; W]ᵀ = RᵀR, R from the QR
-    decomposition of [U; W]ᵀ, which also holds for neurons that coincide.
-    """
-    old = problem.matrix.rows
-    rows = Rows.of(old.count, capacity=old.blocks * old.size, size=BLOCK)
-    stacked = jnp.concatenate([problem.directions, weights])
-    root = jnp.linalg.qr(stacked.T, mode="r").T  # (r + m, min(r + m, d))
-    r = problem.directions.shape[0]
-    key_x, key_y = jax.random.split(key)
-
-    def sample(block):
-        normal = jax.random.normal(
-            jax.random.fold_in(key_x, block), (root.shape[1], BLOCK), root.dtype
-        )
-        return root @ normal
-
-    def features(block):
-        return problem.activation(sample(block)[r:] + biases[:, None])
-
-    def label(block):
-        return problem.target.draw(jax.random.fold_in(key_y, block), sample(block)[:r].T)
-
-    return rows, rows.map(features), rows.map(label)
+from mirage.options import Number
 
 
 def ridge_solution(
@@ -66,8 +32,8 @@ def readout_gd(
     start: Float[Array, " m"],
     *,
     steps: int,
-    step_size: float | None,
-    weight_decay: float,
+    step_size: Number | None,
+    weight_decay: Number,
     optimizer: str,
 ) -> Float[Array, " m"]:
     """`steps` steps of a ← a − η2 (∇_a L̂(a) + β2 a), L̂ the mean loss over the rows.

@@ -1,8 +1,20 @@
-"""Designs: X as an object with two products, drawn and stored or never drawn at all."""
+"""Designs: X as an object with two products, drawn and kept, drawn each time, or never drawn."""
 
-from mirage.designs.base import Design, Matrix, Memory
+from mirage.designs.auto import Auto
+from mirage.designs.base import Design, DesignChoice, Matrix, Memory
 from mirage.designs.deferred import Deferred
 from mirage.designs.dense import Dense
 from mirage.designs.rows import Rows
+from mirage.designs.streamed import Streamed
 
-__all__ = ["Deferred", "Dense", "Design", "Matrix", "Memory", "Rows"]
+__all__ = [
+    "Auto",
+    "Deferred",
+    "Dense",
+    "Design",
+    "DesignChoice",
+    "Matrix",
+    "Memory",
+    "Rows",
+    "Streamed",
+]

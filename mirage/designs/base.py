@@ -5,15 +5,19 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mirage.designs.rows import Rows
+from mirage.inputs import Inputs
 from mirage.options import Option
 
 # What a matrix remembers of the products asked so far: nothing for a stored one.
 Memory = Any
-# A function of a block of rows: (V Xᵀ, row data ...) → G, each with the rows last.
-RowFunction = Callable[..., Array]
+# A function of a block of rows, each array with the rows last: (V Xᵀ, row data ...) → G and
+# whatever else is to be summed over rows (any tree of arrays, or None).
+RowFunction = Callable[..., tuple[Array, Any]]
 
 
 class Matrix(eqx.Module):
@@ -43,42 +47,83 @@ class Matrix(eqx.Module):
 
     def pull_back(
         self, function: RowFunction, v: Float[Array, "k d"], data: tuple[Array, ...], memory: Memory
-    ) -> tuple[Float[Array, "l d"], Memory]:
-        """G X with G = function(V Xᵀ, *data) row by row: a forward and a backward product.
+    ) -> tuple[Float[Array, "l d"], Any, Memory]:
+        """G X and sums over rows, with (G, summed) = function(V Xᵀ, *data) row by row.
 
-        A stored matrix overrides it to read each block of X once for both.
+        A forward and a backward product; a drawn matrix overrides it to read each block of X
+        once for both.
         """
         z, memory = self.forward(v, memory)
-        g = self.rows.map(lambda _, *block: function(*block), z, *data)
-        return self.backward(g, memory)
+
+        def visit(b, carry):
+            block, summed = function(z[b], *(array[b] for array in data))
+            g, sums = carry
+            return g.at[b].set(self.rows.keep(b, block)), self.rows.add(b, sums, summed)
+
+        like, summed = jax.eval_shape(function, z[0], *(array[0] for array in data))
+        start = jnp.zeros((self.rows.blocks, *like.shape), like.dtype)
+        g, sums = self.rows.fold(visit, (start, self.rows.no_sums(summed)))
+        product, memory = self.backward(g, memory)
+        return product, sums, memory
 
 
-class Design(Option, abc.ABC):
-    """How X is come by. `draw` makes what every sample size shares, `matrix` the X of one."""
+class DesignChoice(Option, abc.ABC):
+    """What a config names: a design, or a rule by which one is chosen for each cell."""
 
     group: ClassVar[str] = "design"
 
-    @property
     @abc.abstractmethod
-    def stored(self) -> bool:
-        """Whether X lies in memory, so that several algorithms share each read of it."""
+    def resolve(
+        self,
+        inputs: Inputs,
+        *,
+        n: int,
+        d: int,
+        right: int,
+        left: int,
+        fits: Callable[["Design"], bool],
+    ) -> "Design":
+        """The design for n samples and so many query columns; `fits` says if one's X is held."""
+
+
+class Design(DesignChoice, abc.ABC):
+    """How X is come by. `draw` makes what every sample size shares, `matrix` the X of one."""
+
+    def resolve(self, inputs, *, n, d, right, left, fits):
+        return self
+
+    # Whether products leave no memory, so that several algorithms can share each of them.
+    memoryless: ClassVar[bool] = True
 
     @abc.abstractmethod
-    def draw(self, key: Key[Array, ""], *, n_max: int, d: int) -> Any:
+    def draw(self, key: Key[Array, ""], inputs: Inputs, *, n_max: int, d: int) -> Any:
         """The random arrays of one seed, for all sample sizes up to `n_max`."""
 
     @abc.abstractmethod
     def matrix(
-        self, drawn: Any, seed: Any, n: Any, *, n_max: int, d: int, right: int, left: int
+        self,
+        drawn: Any,
+        seed: Any,
+        n: Any,
+        inputs: Inputs,
+        *,
+        n_max: int,
+        d: int,
+        right: int,
+        left: int,
     ) -> Matrix:
         """X of one seed among those drawn (stacked along the leading axis), its first `n` rows.
 
         Good for `right` columns of V and `left` of G in all.
         """
 
+    def check_size(self, inputs: Inputs, *, n_min: int, d: int, right: int, left: int) -> None:
+        """Raise ValueError where the design cannot serve such a problem; it can by default."""
+        return
+
     @abc.abstractmethod
-    def check_size(self, *, n_min: int, d: int, right: int, left: int) -> None:
-        """Raise ValueError where the design cannot serve such a problem."""
+    def seconds(self, *, n: int, d: int, right: int, left: int) -> float:
+        """Seconds a seed on one core, within a factor of two: what `design=auto` compares."""
 
     @abc.abstractmethod
     def bytes_drawn(self, *, n_max: int, d: int) -> int:

@@ -11,6 +11,8 @@ and a new left direction the mirror image. K query columns in all cost O((n + d)
 O((n + d) K²) time instead of O(n d).
 """
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -166,18 +168,22 @@ class DeferredMatrix(Matrix):
 class Deferred(Design):
     """X never drawn, its products exact in law. Needs fewer query columns than rows and columns."""
 
-    @property
-    def stored(self):
-        return False
+    memoryless: ClassVar[bool] = False
 
-    def draw(self, key, *, n_max, d):
+    def draw(self, key, inputs, *, n_max, d):
         return key
 
-    def matrix(self, drawn, seed, n, *, n_max, d, right, left):
+    def matrix(self, drawn, seed, n, inputs, *, n_max, d, right, left):
         rows = Rows.of(n, capacity=n_max, size=BLOCK)
         return DeferredMatrix(rows=rows, key=drawn[seed], d=d, right=right, left=left)
 
-    def check_size(self, *, n_min, d, right, left):
+    def check_size(self, inputs, *, n_min, d, right, left):
+        require(
+            inputs.standard_gaussian,
+            "design",
+            self.name(),
+            f"inputs={inputs.name()} must be drawn: expected design=dense or design=streamed",
+        )
         smaller = min(n_min, d)
         require(
             max(right, left) < smaller,
@@ -186,6 +192,9 @@ class Deferred(Design):
             f"this run asks for {max(right, left)} query columns, and they must stay below "
             f"min(n, d) = {smaller}; take design=dense, fewer steps or fewer neurons",
         )
+
+    def seconds(self, *, n, d, right, left):
+        return (n + d) * (right + left) * (2e-8 + 3e-10 * (right + left))
 
     def bytes_drawn(self, *, n_max, d):
         return 16

@@ -62,15 +62,22 @@ class Rows(eqx.Module):
 
         return self.fold(visit, jnp.zeros((self.blocks, *like.shape), like.dtype))
 
+    def no_sums(self, like: Any) -> Any:
+        """The empty sums over rows of arrays like those in a tree."""
+        return jax.tree.map(lambda a: jnp.zeros(a.shape[:-1], a.dtype), like)
+
+    def add(self, block: Any, sums: Any, values: Any) -> Any:
+        """`sums` plus the sums over a block's rows of a tree of arrays `(..., size)`."""
+        return jax.tree.map(lambda s, v: s + self.keep(block, v).sum(axis=-1), sums, values)
+
     def mean(self, function: Callable[..., Array], *arrays: Array) -> Array:
         """The mean over rows of `function(*blocks of arrays)`, whose last axis is rows."""
         like = jax.eval_shape(function, *(a[0] for a in arrays))
 
         def visit(block, total):
-            value = function(*(a[block] for a in arrays))
-            return total + self.keep(block, value).sum(axis=-1)
+            return self.add(block, total, function(*(a[block] for a in arrays)))
 
-        total = self.fold(visit, jnp.zeros(like.shape[:-1], like.dtype))
+        total = self.fold(visit, self.no_sums(like))
         return total / self.count.astype(total.dtype)
 
     def gram(

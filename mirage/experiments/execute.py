@@ -1,89 +1,126 @@
 """Running the cells: compile groups, chunks of seeds, devices, and the clock."""
 
+import contextlib
 import dataclasses
-import functools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mirage.algorithms import draw_problem, train
 from mirage.designs import Design
 from mirage.experiments.experiment import GROUPS, Experiment, Setup
-from mirage.losses import Loss, OneOf
+from mirage.inputs import Inputs
+from mirage.losses import OneOf
 
 log = logging.getLogger(__name__)
 
 # The random streams of a cell, by name and not by order of use.
-STREAMS = ("matrix", "labels", "training")
+STREAMS = ("matrix", "labels", "training", "directions")
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Setups that differ in their loss alone: on a stored X they share each product with it."""
+    """Setups that one compiled function serves: they differ in numbers and in the loss alone."""
 
-    setup: Setup
-    losses: tuple[Loss, ...]
-    names: tuple[tuple[str, ...], ...]
+    names: tuple[tuple[Any, ...], ...]
+    setups: tuple[Setup, ...]
 
     @property
-    def columns(self) -> tuple[int, int]:
-        """Query columns on the right and on the left, U's included, for one loss."""
-        right, left = self.setup.algorithm.queries(self.setup.network)
-        return right + self.setup.target.rank, left
+    def setup(self) -> Setup:
+        """What they share, shown by the first."""
+        return self.setups[0]
+
+    def lanes(self) -> tuple[Setup, Setup]:
+        """Their numbers, stacked along a leading axis, and what is the same for all of them.
+
+        `eqx.combine` of both is one setup. Different losses become a `OneOf` that holds one of
+        each kind, so that a kind is compiled once.
+        """
+        kinds = {jax.tree.structure(s.loss): s.loss for s in self.setups}
+        lanes = []
+        for setup in self.setups:
+            kind = jax.tree.structure(setup.loss)
+            losses = tuple(setup.loss if k == kind else loss for k, loss in kinds.items())
+            index = np.asarray(list(kinds).index(kind), np.int32)
+            loss = losses[0] if len(losses) == 1 else OneOf(index, losses)  # type: ignore[arg-type]
+            lanes.append(eqx.tree_at(lambda s: s.loss, setup, loss))
+        numbers = [jax.tree.map(_as_array, lane) for lane in lanes]
+        stacked = jax.tree.map(lambda *values: np.stack(values), *numbers)
+        return stacked, eqx.filter(lanes[0], lambda _: False)
+
+
+def _as_array(value: Any) -> np.ndarray:
+    return value if isinstance(value, np.ndarray) else np.asarray(value, np.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """Cells of one d that share a drawn X: a design, inputs, the largest n."""
+
+    d: int
+    design: Design
+    inputs: Inputs
+    n_max: int
 
 
 @dataclasses.dataclass
 class Clock:
     """Where the time of a run went, in seconds, and how often it compiled."""
 
-    compile: float = 0.0
-    compute: float = 0.0
+    seconds: dict[str, float] = dataclasses.field(
+        default_factory=lambda: dict.fromkeys(("compile", "draw", "train", "measure", "write"), 0.0)
+    )
     compilations: dict[str, int] = dataclasses.field(
         default_factory=lambda: {"draw": 0, "train": 0}
     )
 
+    @property
+    def compute(self) -> float:
+        """Seconds of drawing and training."""
+        return self.seconds["draw"] + self.seconds["train"]
+
+    def lap(self, part: str, start: float) -> None:
+        """Count the time since `start` (of `time.perf_counter`) towards a part."""
+        self.seconds[part] += time.perf_counter() - start
+
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """The results of one family at one (d, n) for some seeds: arrays (seeds, losses, ...)."""
+    """The results of one family at one (d, n) for some seeds: arrays (seeds, lanes, ...)."""
 
     family: Family
+    design: Design
     d: int
-    sample: int  # index into the experiment's sample values
-    seeds: np.ndarray
+    n: int
+    seeds: slice
     values: dict[str, Any]
 
 
-def families(experiment: Experiment) -> list[Family]:
+def families(setups: dict[tuple[Any, ...], Setup]) -> list[Family]:
     """Group the setups that one compiled function serves."""
-    groups: dict[Any, list[tuple[tuple[str, ...], Setup]]] = {}
-    for names, setup in experiment.setups().items():
-        shared = [group for group in GROUPS if group != "loss" or not setup.design.stored]
-        key = tuple(getattr(setup, group) for group in shared)
-        groups.setdefault(key, []).append((names, setup))
-    return [
-        Family(
-            setup=members[0][1],
-            losses=tuple(setup.loss for _, setup in members),
-            names=tuple(names for names, _ in members),
-        )
-        for members in groups.values()
-    ]
+    groups: dict[Any, list[tuple[tuple[Any, ...], Setup]]] = {}
+    for names, setup in setups.items():
+        key = tuple(jax.tree.structure(getattr(setup, g)) for g in GROUPS if g != "loss")
+        # Inputs are drawn once for all: their numbers must agree, not only their kind.
+        groups.setdefault((key, setup.inputs), []).append((names, setup))
+    return [Family(*zip(*members, strict=True)) for members in groups.values()]
 
 
-def seed_keys(experiment: Experiment, d: int, seeds: np.ndarray) -> jax.Array:
-    """One key for each (root seed, d, seed), whatever else is in the grid."""
+def seed_keys(experiment: Experiment, d: int, seeds: np.ndarray) -> np.ndarray:
+    """The data of one key for each (root seed, d, seed), whatever else is in the grid."""
     root = jax.random.fold_in(jax.random.key(experiment.root_seed), d)
-    return jax.vmap(lambda seed: jax.random.fold_in(root, seed))(jnp.asarray(seeds, jnp.uint32))
+    keys = jax.vmap(lambda seed: jax.random.fold_in(root, seed))(jnp.asarray(seeds, jnp.uint32))
+    return np.asarray(jax.random.key_data(keys))
 
 
 def stream(key: jax.Array, name: str) -> jax.Array:
@@ -91,184 +128,290 @@ def stream(key: jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(key, STREAMS.index(name))
 
 
-def run_seed(family: Family, d: int, n_max: int, keep_weights: bool, key, drawn, seed, n) -> Any:
-    """Train every loss of a family on the first n rows of one seed: results (losses, ...)."""
-    setup = family.setup
-    right, left = family.columns
-    matrix = setup.design.matrix(drawn, seed, n, n_max=n_max, d=d, right=right, left=left)
-    directions = jnp.eye(setup.target.rank, d, dtype=jnp.float32)
-    problem, memory = draw_problem(
-        stream(key, "labels"),
-        matrix,
-        directions,
-        setup.target,
-        loss=family.losses[0],
-        activation=setup.activation,
-        network=setup.network,
-    )
+def run_seed(
+    static: Setup, batch: Batch, keep_weights: bool, key, drawn, seed, n, lanes, inputs
+) -> dict[str, Any]:
+    """Train every lane of a family on the first n rows of one seed: results (lanes, ...)."""
+    d, design, n_max = batch.d, batch.design, batch.n_max
+    matrix_key = stream(key, "matrix")
 
-    def with_loss(loss):
-        one = eqx.tree_at(lambda p: p.loss, problem, loss)
-        result = train(stream(key, "training"), setup.algorithm, one, memory)
+    def run(numbers):
+        setup = eqx.combine(numbers, static)
+        right, left = setup.columns
+        size = {"n_max": n_max, "d": d, "right": right, "left": left}
+        directions = setup.directions.draw(stream(key, "directions"), setup.target.rank, d)
+        problem, memory = draw_problem(
+            stream(key, "labels"),
+            design.matrix(drawn, seed, n, inputs, **size),
+            directions,
+            setup.target,
+            inputs=inputs,
+            inputs_key=matrix_key,
+            loss=setup.loss,
+            activation=setup.activation,
+            network=setup.network,
+        )
+        orthonormal = setup.directions.orthonormal
+        integrable = orthonormal and inputs.standard_gaussian
+        key_train = stream(key, "training")
+        result = train(key_train, setup.algorithm, problem, memory, sample_error=not integrable)
         if not keep_weights:
             del result["weights"]
+        if not orthonormal:
+            result["direction_gram"] = directions @ directions.T
         return result
 
-    if len(family.losses) == 1:
-        return jax.tree.map(lambda a: a[None], with_loss(family.losses[0]))
-    indices = jnp.arange(len(family.losses))
-    return jax.vmap(lambda index: with_loss(OneOf(index, family.losses)))(indices)
+    # Without memory every lane asks the same X, in one product; else one lane after the other.
+    return jax.vmap(run)(lanes) if design.memoryless else jax.lax.map(run, lanes)
 
 
 class Executor:
-    """Runs an experiment block by block on a row of devices."""
+    """Runs cells on a row of devices, chunk of seeds by chunk of seeds."""
 
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
         self.mesh: Mesh = experiment.runtime.mesh()
         self.width = experiment.runtime.width()
-        self.families = families(experiment)
         self.clock = Clock()
-        unit = self.mesh.size * self.width
-        self.chunks = {d: self._chunk(d, unit) for d in experiment.dimensions}
+        self.families = families(experiment.setups())
+        self.unit = self.mesh.size * self.width
+        self.batches = [
+            (batch, cells) for d in experiment.dimensions for batch, cells in self._batches(d)
+        ]
+        self.chunks = {batch: self._chunk(batch, cells) for batch, cells in self.batches}
+        self.halved: set[Batch] = set()
+        self._compiled: dict[Any, Any] = {}
+        self._current: Batch | None = None
+        self._held: tuple[Any, Any] = (None, None)
+        self._bar: Any = None
 
-    def _chunk(self, d: int, unit: int) -> int:
-        """Seeds held at once at this d: as many as fit `runtime.memory`, a multiple of `unit`."""
-        n_max = max(self.experiment.sizes(d))
-        budget = self.experiment.runtime.memory_bytes
-        seeds = -(-self.experiment.seeds // unit) * unit
+    def _batches(self, d: int) -> list[tuple[Batch, list[tuple[Family, int]]]]:
+        """The cells (family, n) at one d, by the X that they share."""
+        experiment = self.experiment
+        by_design: dict[Any, list[tuple[Family, int]]] = {}
         for family in self.families:
-            right, left = family.columns
-            design = family.setup.design
-            size = {"n_max": n_max, "d": d}
-            working = design.bytes_working(**size, right=right, left=left) * len(family.losses)
-            drawn = design.bytes_drawn(**size)
-            fit = (budget - unit * working) // max(1, drawn) // unit * unit
-            if fit < unit:
-                need = unit * (working + drawn)
-                raise ValueError(
-                    f"runtime.memory={self.experiment.runtime.memory!r}: {unit} seed(s) of "
-                    f"design={design.name()} at d={d}, n={n_max} need {need / 1e9:.3g} GB; raise "
-                    f"it" + (", or take design=deferred" if design.stored else "")
-                )
-            seeds = min(seeds, fit)
-        return seeds
+            sizes = experiment.sizes(d)
+            for n in sizes:
+                # A search relies on common random numbers: one design up to its upper end.
+                size = max(sizes) if experiment.search else n
+                design = self.design(family.setup, d, size)
+                by_design.setdefault((design, family.setup.inputs), []).append((family, n))
+        return [
+            (Batch(d, design, inputs.load(d=d), max(n for _, n in cells)), cells)
+            for (design, inputs), cells in by_design.items()
+        ]
+
+    def design(self, setup: Setup, d: int, n: int) -> Design:
+        """The design of one cell; `auto` decides by the cell and `runtime.memory` alone."""
+        right, left = setup.columns
+
+        def fits(design: Design) -> bool:
+            drawn = design.bytes_drawn(n_max=n, d=d)
+            working = design.bytes_working(n_max=n, d=d, right=right, left=left)
+            return self.unit * (drawn + working) <= self.experiment.runtime.memory_bytes
+
+        return setup.design.resolve(setup.inputs, n=n, d=d, right=right, left=left, fits=fits)
+
+    def _chunk(self, batch: Batch, cells: list[tuple[Family, int]]) -> int:
+        """Seeds held at once: as many as fit `runtime.memory`, a multiple of `unit`."""
+        budget, unit = self.experiment.runtime.memory_bytes, self.unit
+        design, size = batch.design, {"n_max": batch.n_max, "d": batch.d}
+        drawn = design.bytes_drawn(**size)
+        working = 0
+        for family, _ in cells:
+            right, left = family.setup.columns
+            lanes = len(family.setups) if design.memoryless else 1
+            working = max(working, lanes * design.bytes_working(**size, right=right, left=left))
+        fit = (budget - unit * working) // max(1, drawn) // unit * unit
+        if fit < unit:
+            raise ValueError(
+                f"runtime.memory={self.experiment.runtime.memory!r}: {unit} seed(s) of "
+                f"design={design.name()} at d={batch.d}, n={batch.n_max} need "
+                f"{unit * (working + drawn) / 1e9:.3g} GB; raise it"
+                + (", or take design=streamed" if design.name() == "dense" else "")
+            )
+        return min(-(-self.experiment.seeds // unit) * unit, fit)
 
     def plan(self) -> dict[str, Any]:
         """The chunk plan, which depends on the config and the number of devices alone."""
         return {
             "devices": self.mesh.size,
             "seeds_at_once": self.width,
-            "chunk": {str(d): chunk for d, chunk in self.chunks.items()},
+            "chunks": [
+                {
+                    "d": batch.d,
+                    "design": batch.design.name(),
+                    "inputs": batch.inputs.name(),
+                    "n_max": batch.n_max,
+                    "seeds": self.chunks[batch],
+                    "halved": batch in self.halved,
+                }
+                for batch, _ in self.batches
+            ],
         }
 
+    def blocks(self) -> Iterator[Block]:
+        """Every block of results of a grid, in the order of the experiment."""
+        for batch, cells in self.batches:
+            log.info("%s", self._words(batch, cells))
+            yield from self.run(batch, cells)
+
+    def _words(self, batch: Batch, cells: list[tuple[Family, int]]) -> str:
+        """What runs, in which design and why, for the log."""
+        design, setup = batch.design, cells[0][0].setup
+        why = ""
+        if setup.design.name() == "auto":
+            right, left = setup.columns
+            size = {"n": batch.n_max, "d": batch.d, "right": right, "left": left}
+            seconds = design.seconds(**size)
+            why = f" (auto: about {seconds:.2g} s a seed at n={batch.n_max} on one core)"
+        sizes = len({n for _, n in cells})
+        return f"d={batch.d}: {sizes} sample sizes, design {design.name()}{why}"
+
+    def run(self, batch: Batch, cells: Iterable[tuple[Family, int]]) -> Iterator[Block]:
+        """The results of some cells of a batch, for all seeds; a chunk that does not fit halves."""
+        if batch is not self._current:
+            self._current, self._held, self._compiled = batch, (None, None), {}
+        cells = list(cells)
+        first, seeds = 0, self.experiment.seeds
+        while first < seeds:
+            chunk = self.chunks[batch]
+            try:
+                yield from self._run_chunk(batch, cells, first, min(first + chunk, seeds))
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error) or chunk == self.unit:
+                    raise
+                self._held, self._compiled = (None, None), {}
+                self.chunks[batch] = max(self.unit, chunk // 2 // self.unit * self.unit)
+                self.halved.add(batch)
+                log.warning(
+                    "d=%d: out of memory with %d seeds at once; going on with %d",
+                    batch.d,
+                    chunk,
+                    self.chunks[batch],
+                )
+            else:
+                first += chunk
+
+    def _run_chunk(self, batch, cells, first, last) -> Iterator[Block]:
+        chunk, seeds = self.chunks[batch], self.experiment.seeds
+        width = chunk if seeds > chunk else -(-(last - first) // self.unit) * self.unit
+        numbers = self.experiment.first_seed + np.minimum(np.arange(first, first + width), last - 1)
+        keys = self._share(seed_keys(self.experiment, batch.d, numbers))
+        self._describe(f"d={batch.d} drawing")
+        drawn = self._draw(batch, keys, (first, width))
+        for family, n in cells:
+            self._describe(f"d={batch.d} n={n}")
+            values = self._train(batch, family, keys, drawn, n, last - first)
+            yield Block(family, batch.design, batch.d, n, slice(first, last), values)
+            if self._bar is not None:
+                self._bar.update(n * batch.d * (last - first) * len(family.setups))
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[None]:
+        """A bar on a terminal: over the work of a grid, or what a search is at."""
+        work = sum(
+            n * batch.d * len(family.setups) for batch, cells in self.batches for family, n in cells
+        )
+        bar, left = "", "{elapsed} elapsed"
+        if self.experiment.search is None:
+            bar, left = "{percentage:3.0f}%|{bar}|", "{elapsed} elapsed, {remaining} left"
+        with (
+            logging_redirect_tqdm(),
+            tqdm(
+                total=work * self.experiment.seeds,
+                disable=None if self.experiment.runtime.progress else True,
+                bar_format=f"{{desc}} {bar} {left}",
+                leave=False,
+            ) as self._bar,
+        ):
+            yield
+
+    def _describe(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.set_description(text)
+
+    def _share(self, keys: np.ndarray) -> jax.Array:
+        """Keys laid out over the devices, those of other processes included."""
+        sharding = NamedSharding(self.mesh, PartitionSpec("seed"))
+        return jax.make_array_from_callback(keys.shape, sharding, lambda index: keys[index])
+
     def _over_seeds(self, function):
-        """`function(key, drawn, seed, n)` a seed: shared over devices, `width` side by side.
+        """`function(key, drawn, seed, n, ...)` a seed: over devices, `width` side by side.
 
         Every seed sees the same shapes, however many there are, so that its bits do not
         depend on the others.
         """
         width = self.width
 
-        def local(keys, drawn, n):
+        def local(key_data, drawn, n, *shared):
+            keys = jax.random.wrap_key_data(key_data)
             index = jnp.arange(keys.shape[0])
             if width == 1:
-                return jax.lax.map(lambda one: function(one[0], drawn, one[1], n), (keys, index))
-            together = jax.vmap(function, in_axes=(0, None, 0, None))
+                one = lambda pair: function(pair[0], drawn, pair[1], n, *shared)  # noqa: E731
+                return jax.lax.map(one, (keys, index))
+            together = jax.vmap(lambda key, seed: function(key, drawn, seed, n, *shared))
             groups = (keys.reshape(-1, width), index.reshape(-1, width))
-            out = jax.lax.map(lambda some: together(some[0], drawn, some[1], n), groups)
+            out = jax.lax.map(lambda some: together(*some), groups)
             return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
 
-        seeds = PartitionSpec("seed")
-        return jax.shard_map(
-            local,
-            mesh=self.mesh,
-            in_specs=(seeds, seeds, PartitionSpec()),
-            out_specs=seeds,
-            check_vma=False,
-        )
+        def spread(key_data, drawn, n, *shared):
+            seeds = PartitionSpec("seed")
+            specs = (seeds, seeds, *(PartitionSpec() for _ in (n, *shared)))
+            over = jax.shard_map(
+                local, mesh=self.mesh, in_specs=specs, out_specs=seeds, check_vma=False
+            )
+            return over(key_data, drawn, n, *shared)
 
-    def _compile(self, kind: str, function, *args):
+        return spread
+
+    def _compile(self, kind: str, key: Any, function, *args):
+        """The function compiled for such arguments, once for each key."""
+        if key not in self._compiled:
+            start = time.perf_counter()
+            self._compiled[key] = jax.jit(function).lower(*args).compile()
+            self.clock.lap("compile", start)
+            self.clock.compilations[kind] += 1
+        return self._compiled[key]
+
+    def _draw(self, batch, keys, held):
+        """The random arrays of a chunk; kept until another chunk is drawn."""
+        if self._held[0] == held:
+            return self._held[1]
+        self._held = (None, None)
+        numbers, static = eqx.partition(batch.inputs, _is_number)
+
+        def draw(key, _drawn, _seed, _n, numbers):
+            inputs = eqx.combine(numbers, static)
+            return batch.design.draw(stream(key, "matrix"), inputs, n_max=batch.n_max, d=batch.d)
+
+        args = (keys, (), np.int32(0), jax.tree.map(_as_array, numbers))
+        compiled = self._compile("draw", None, self._over_seeds(draw), *args)
         start = time.perf_counter()
-        compiled = jax.jit(function).lower(*args).compile()
-        self.clock.compile += time.perf_counter() - start
-        self.clock.compilations[kind] += 1
-        return compiled
-
-    def blocks(self) -> Iterator[Block]:
-        """Every block of results, smallest d first within the order of the experiment."""
-        experiment = self.experiment
-        lanes = sum(len(f.losses) for f in self.families)
-        total = (
-            sum(sum(experiment.sizes(d)) * d for d in experiment.dimensions)
-            * experiment.seeds
-            * lanes
-        )
-        with (
-            logging_redirect_tqdm(),
-            tqdm(
-                total=total,
-                disable=None if experiment.runtime.progress else True,
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left",
-                leave=False,
-            ) as bar,
-        ):
-            for d in experiment.dimensions:
-                yield from self._blocks_at(d, bar)
-
-    def _blocks_at(self, d: int, bar) -> Iterator[Block]:
-        experiment = self.experiment
-        sizes = experiment.sizes(d)
-        n_max, chunk = max(sizes), self.chunks[d]
-        by_design: dict[Design, list[Family]] = {}
-        for family in self.families:
-            by_design.setdefault(family.setup.design, []).append(family)
-        compiled: dict[Any, Any] = {}
-        for first in range(0, experiment.seeds, chunk):
-            seeds = np.arange(first, min(first + chunk, experiment.seeds))
-            unit = self.mesh.size * self.width
-            width = chunk if experiment.seeds > chunk else -(-len(seeds) // unit) * unit
-            padded = np.concatenate([seeds, np.repeat(seeds[-1:], width - len(seeds))])
-            keys = seed_keys(experiment, d, padded)
-            for design, members in by_design.items():
-                bar.set_description(f"d={d} drawing")
-                drawn = self._draw(compiled, design, d, n_max, keys)
-                for family in members:
-                    for sample, n in enumerate(sizes):
-                        kind = experiment.sample_kind
-                        value = experiment.sample_values[sample]
-                        bar.set_description(f"d={d} {kind}={value:g}")
-                        values = self._train(compiled, family, d, n_max, keys, drawn, n, len(seeds))
-                        yield Block(family, d, sample, seeds, values)
-                        bar.update(n * d * len(seeds) * len(family.losses))
-                del drawn
-        log.info(
-            "d=%d: %d sample sizes, %d seeds, %.1f s computing, %.1f s compiling so far",
-            d,
-            len(sizes),
-            experiment.seeds,
-            self.clock.compute,
-            self.clock.compile,
-        )
-
-    def _draw(self, compiled, design, d, n_max, keys):
-        def draw(key, _drawn, _seed, _n):
-            return design.draw(stream(key, "matrix"), n_max=n_max, d=d)
-
-        function = self._over_seeds(draw)
-        if design not in compiled:
-            compiled[design] = self._compile("draw", function, keys, (), 0)
-        start = time.perf_counter()
-        drawn = jax.block_until_ready(compiled[design](keys, (), 0))
-        self.clock.compute += time.perf_counter() - start
+        drawn = jax.block_until_ready(compiled(*args))
+        self.clock.lap("draw", start)
+        self._held = (held, drawn)
         return drawn
 
-    def _train(self, compiled, family, d, n_max, keys, drawn, n, seeds):
-        count = jnp.asarray(n, jnp.int32)
-        if family not in compiled:
-            seed = functools.partial(run_seed, family, d, n_max, self.experiment.save_weights)
-            compiled[family] = self._compile("train", self._over_seeds(seed), keys, drawn, count)
+    def _train(self, batch, family, keys, drawn, n, seeds):
+        lanes, static = family.lanes()
+        numbers, rest = eqx.partition(batch.inputs, _is_number)
+        keep = self.experiment.save_weights
+
+        def seed(key, drawn, seed, n, lanes, numbers):
+            inputs = eqx.combine(numbers, rest)
+            return run_seed(static, batch, keep, key, drawn, seed, n, lanes, inputs)
+
+        args = (keys, drawn, np.int32(n), lanes, jax.tree.map(_as_array, numbers))
+        compiled = self._compile("train", family.names, self._over_seeds(seed), *args)
         start = time.perf_counter()
-        values = jax.tree.map(lambda a: np.asarray(a)[:seeds], compiled[family](keys, drawn, count))
-        self.clock.compute += time.perf_counter() - start
+        values = compiled(*args)
+        if jax.process_count() > 1:
+            values = multihost_utils.process_allgather(values, tiled=True)
+        values = jax.tree.map(lambda a: np.asarray(a)[:seeds], values)
+        self.clock.lap("train", start)
         return values
+
+
+def _is_number(leaf: Any) -> bool:
+    return isinstance(leaf, int | float | np.ndarray)

@@ -1,4 +1,4 @@
-"""An experiment: what is compared, on which grid of cells."""
+"""An experiment: what is compared, on which grid of cells, or by which search."""
 
 import dataclasses
 import itertools
@@ -6,9 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import equinox as eqx
+
 from mirage.activations import Activation, Cos
 from mirage.algorithms import Algorithm, LayerwiseGd
-from mirage.designs import Dense, Design
+from mirage.designs import Auto, DesignChoice
+from mirage.experiments.search import Search
+from mirage.experiments.tune import Tune
+from mirage.inputs import Axes, Directions, Gaussian, Inputs
 from mirage.losses import Huber, Loss
 from mirage.network import Network, TwoLayer
 from mirage.options import Option, require
@@ -21,13 +26,16 @@ GROUPS: dict[str, type[Option]] = {
     "activation": Activation,
     "network": Network,
     "algorithm": Algorithm,
-    "design": Design,
+    "design": DesignChoice,
+    "inputs": Inputs,
+    "directions": Directions,
 }
 SAMPLES = ("alpha", "exponent", "n")
+# Seeds are 32-bit counters; those above this one are for choices that are not reported.
+RESERVED_SEEDS = 2**31
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Setup:
+class Setup(eqx.Module):
     """One choice in every group."""
 
     target: Target
@@ -35,7 +43,26 @@ class Setup:
     activation: Activation
     network: TwoLayer
     algorithm: Algorithm
-    design: Design
+    design: DesignChoice
+    inputs: Inputs
+    directions: Directions
+
+    @property
+    def columns(self) -> tuple[int, int]:
+        """Query columns on the right and on the left of X, those for the labels included."""
+        right, left = self.algorithm.queries(self.network)
+        return right + self.target.rank, left
+
+    def with_setting(self, key: str, value: Any) -> "Setup":
+        """The same with one setting changed, `key` as `group.setting`; ValueError names it else."""
+        group, _, setting = key.partition(".")
+        require(group in GROUPS, "vary", key, f"expected a group among {', '.join(GROUPS)}")
+        option = getattr(self, group)
+        accepted = ", ".join(option.settings()) or "none"
+        known = f"{group}={option.name()} has the settings: {accepted}"
+        require(setting in option.settings(), f"vary.{key}", value, known)
+        changed = dataclasses.replace(option, **{setting: value})
+        return eqx.tree_at(lambda s: getattr(s, group), self, changed)
 
 
 def sample_size(kind: str, value: float, d: int) -> int:
@@ -48,12 +75,14 @@ def sample_size(kind: str, value: float, d: int) -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A grid of cells: compared options × d × sample size × seed.
+    """A grid of cells: compared options × varied settings × d × sample size × seed.
 
-    Each group (`target`, `loss`, `activation`, `network`, `algorithm`, `design`) is one option,
-    or a mapping of names to options to compare. Of `alpha` (n/d), `exponent` (n = d^exponent)
-    and `n` exactly one is given; it and `d` take a number or several. Raises ValueError, naming
-    the key, for anything that cannot be run.
+    Each group (`target`, `loss`, `activation`, `network`, `algorithm`, `design`, `inputs`,
+    `directions`) is one option, or a mapping of names to options to compare. `vary` maps
+    `group.setting` to the values it takes in turn. Of `alpha` (n/d), `exponent` (n = d^exponent)
+    and `n` exactly one is given, or a `search` for the smallest that is enough; it and `d` take
+    a number or several. `tune` picks settings of every compared option on seeds of their own
+    first. Raises ValueError, naming the key, for anything that cannot be run.
     """
 
     target: Target | Mapping[str, Target] = Hermite()
@@ -61,17 +90,25 @@ class Experiment:
     activation: Activation | Mapping[str, Activation] = Cos()
     network: TwoLayer | Mapping[str, TwoLayer] = TwoLayer()
     algorithm: Algorithm | Mapping[str, Algorithm] = LayerwiseGd()
-    design: Design | Mapping[str, Design] = Dense()
+    design: DesignChoice | Mapping[str, DesignChoice] = Auto()
+    inputs: Inputs | Mapping[str, Inputs] = Gaussian()
+    directions: Directions | Mapping[str, Directions] = Axes()
+    vary: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
     d: int | Sequence[int]
     alpha: float | Sequence[float] | None = None
     exponent: float | Sequence[float] | None = None
     n: int | Sequence[int] | None = None
+    search: Search | None = None
+    tune: Tune | None = None
     seeds: int = 10
+    first_seed: int = 0
     root_seed: int = 0
     runtime: Runtime = Default()
     save_weights: bool = False
     name: str = "recovery"
     config: str = ""
+    # What `tune` found: settings by the names of the compared options.
+    tuned: Mapping[tuple[str, ...], Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         object.__setattr__(self, "d", numbers("d", self.d, whole=True))
@@ -80,9 +117,13 @@ class Experiment:
             if value is not None:
                 object.__setattr__(self, kind, numbers(kind, value, whole=kind == "n"))
         given = [kind for kind in SAMPLES if getattr(self, kind) is not None]
+        if self.search is not None:
+            given.append("search")
         if len(given) != 1:
             got = " and ".join(given) or "none"
-            raise ValueError(f"sample size: expected exactly one of alpha, exponent, n; got {got}")
+            raise ValueError(
+                f"sample size: expected exactly one of alpha, exponent, n or a search; got {got}"
+            )
         whole(self.seeds, "seeds", at_least=1)
         whole(self.root_seed, "root_seed", at_least=0)
         require(self.root_seed < 2**32, "root_seed", self.root_seed, "expected less than 2^32")
@@ -92,6 +133,12 @@ class Experiment:
             require(len(options) > 0, group, value, "expected at least one option")
             for option in options:
                 require(isinstance(option, base), group, option, f"expected a {base.__name__}")
+        for key, values in self.vary.items():
+            listed = isinstance(values, Sequence) and not isinstance(values, str)
+            accepted = "expected a list of different values"
+            require(listed and len(values) > 0, f"vary.{key}", values, accepted)
+            different = len({repr(value) for value in values}) == len(values)
+            require(different, f"vary.{key}", values, accepted)
         self._check_cells()
 
     def _check_cells(self):
@@ -102,13 +149,18 @@ class Experiment:
                 raise ValueError(f"{key} at d={d}: gives n={n} samples, expected at least 1")
             if n > 2**31 - 2**13:
                 raise ValueError(f"{key} at d={d}: gives n={n:.3g} samples, more than 2^31")
-        n_min = {d: min(self.sizes(d)) for d in self.dimensions}
         for setup in self.setups().values():
             rank = setup.target.rank
+            right, left = setup.columns
             for d in self.dimensions:
                 require(d >= rank, "d", d, f"expected at least the target's rank, {rank}")
-                right, left = setup.algorithm.queries(setup.network)
-                setup.design.check_size(n_min=n_min[d], d=d, right=right + rank, left=left)
+                setup.directions.check_size(r=rank, d=d)
+                setup.inputs.check_size(n_max=max(self.sizes(d)), d=d)
+                for n in self.sizes(d):
+                    design = setup.design.resolve(
+                        setup.inputs, n=n, d=d, right=right, left=left, fits=lambda _: True
+                    )
+                    design.check_size(setup.inputs, n_min=n, d=d, right=right, left=left)
 
     @property
     def dimensions(self) -> tuple[int, ...]:
@@ -117,32 +169,63 @@ class Experiment:
 
     @property
     def sample_kind(self) -> str:
-        """Which of alpha, exponent and n was given."""
+        """Which of alpha, exponent and n was given or is searched for."""
+        if self.search is not None:
+            return self.search.over
         return next(kind for kind in SAMPLES if getattr(self, kind) is not None)
 
     @property
     def sample_values(self) -> tuple[float, ...]:
-        """The sample sizes as given."""
+        """The sample sizes as given; the two ends of a search."""
+        if self.search is not None:
+            return (self.search.low, self.search.high)
         return getattr(self, self.sample_kind)
+
+    def size(self, value: float, d: int) -> int:
+        """n for one sample value."""
+        return sample_size(self.sample_kind, value, d)
 
     def sizes(self, d: int) -> list[int]:
         """n for every sample value."""
-        return [sample_size(self.sample_kind, value, d) for value in self.sample_values]
+        return [self.size(value, d) for value in self.sample_values]
 
     @property
-    def axes(self) -> dict[str, list[str]]:
+    def compared(self) -> dict[str, list[str]]:
         """The compared groups and the names of their options."""
         compared = {g: getattr(self, g) for g in GROUPS if isinstance(getattr(self, g), Mapping)}
         return {group: list(options) for group, options in compared.items()}
 
-    def setups(self) -> dict[tuple[str, ...], Setup]:
-        """Every combination of the compared options, by their names in the order of `axes`."""
-        axes = self.axes
-        fixed = {group: getattr(self, group) for group in GROUPS if group not in axes}
+    @property
+    def varied(self) -> dict[str, str]:
+        """The name of each varied setting as a dimension (`width`): that of `vary` for its key."""
+        short = [key.split(".")[-1] for key in self.vary]
+        taken = {*GROUPS, *SAMPLES, "d", "seed", *(s for s in short if short.count(s) > 1)}
+        return {
+            key.replace(".", "_") if name in taken else name: key
+            for key, name in zip(self.vary, short, strict=True)
+        }
+
+    @property
+    def axes(self) -> dict[str, list[Any]]:
+        """The dimensions of the setups with their coordinates: compared, then varied."""
+        varied = {name: list(self.vary[key]) for name, key in self.varied.items()}
+        return {**self.compared, **varied}
+
+    def setups(self) -> dict[tuple[Any, ...], Setup]:
+        """Every combination of compared options and varied values, in the order of `axes`."""
+        axes, compared = self.axes, self.compared
+        fixed = {group: getattr(self, group) for group in GROUPS if group not in compared}
         combinations = {}
         for names in itertools.product(*axes.values()):
-            chosen = {g: getattr(self, g)[name] for g, name in zip(axes, names, strict=True)}
-            combinations[names] = Setup(**fixed, **chosen)
+            place = dict(zip(axes, names, strict=True))
+            chosen = {group: getattr(self, group)[place[group]] for group in compared}
+            setup = Setup(**fixed, **chosen)
+            for name, key in self.varied.items():
+                setup = setup.with_setting(key, place[name])
+            labels = tuple(place[group] for group in compared)
+            for key, value in self.tuned.get(labels, {}).items():
+                setup = setup.with_setting(key, value)
+            combinations[names] = setup
         return combinations
 
 

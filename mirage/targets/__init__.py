@@ -3,6 +3,7 @@
 from mirage.targets.base import Part, Target
 from mirage.targets.expression import Expression
 from mirage.targets.links import Committee, PhaseRetrieval, SingleIndex
+from mirage.targets.quadratic import Quadratic
 from mirage.targets.signs import NoisySign, Parity
 from mirage.targets.staircases import GrandStaircase, Staircase
 from mirage.targets.sums import Hermite, Polynomial
@@ -17,6 +18,7 @@ __all__ = [
     "Part",
     "PhaseRetrieval",
     "Polynomial",
+    "Quadratic",
     "SingleIndex",
     "Staircase",
     "Target",

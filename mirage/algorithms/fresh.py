@@ -1,0 +1,73 @@
+"""Fresh samples, independent of those a network was trained on: for its readout and its error."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from mirage.algorithms.base import Problem, Trained
+from mirage.designs import Rows
+from mirage.network import output
+
+BLOCK = 2048
+# Rows for an error that is not integrated: its standard error is near one per cent.
+TEST_ROWS = 2**14
+
+
+def fresh_projections(
+    key: Key[Array, ""], problem: Problem, weights: Float[Array, "m d"], rows: Rows, part: str
+) -> tuple[Float[Array, "blocks r size"], Float[Array, "blocks m size"]]:
+    """U x and W x for the rows x of one part.
+
+    For x ~ N(0, I_d) no x is drawn: (U x, W x) is Gaussian with covariance [U; W][U; W]ᵀ = RᵀR,
+    R from the QR decomposition of [U; W]ᵀ, which also holds for neurons that coincide.
+    """
+    stacked = jnp.concatenate([problem.directions, weights])
+    r, d = problem.directions.shape
+    if problem.inputs.standard_gaussian:
+        root = jnp.linalg.qr(stacked.T, mode="r").T  # (r + m, min(r + m, d))
+
+        def project(block):
+            key_block = jax.random.fold_in(key, block)
+            return root @ jax.random.normal(key_block, (root.shape[1], rows.size), root.dtype)
+    else:
+        source = problem.inputs.source(problem.inputs_key, part)
+
+        def project(block):
+            return stacked @ problem.inputs.block(source, block, size=rows.size, d=d).T
+
+    both = rows.map(project)
+    return both[:, :r], both[:, r:]
+
+
+def fresh_features(
+    key: Key[Array, ""],
+    problem: Problem,
+    weights: Float[Array, "m d"],
+    biases: Float[Array, " m"],
+) -> tuple[Rows, Float[Array, "blocks m size"], Float[Array, "blocks size"]]:
+    """Features σ(w_j·x + b_j) and labels of as many fresh samples as there were before."""
+    old = problem.matrix.rows
+    rows = Rows.of(old.count, capacity=old.blocks * old.size, size=BLOCK)
+    key_x, key_y = jax.random.split(key)
+    h, z = fresh_projections(key_x, problem, weights, rows, "readout")
+
+    def features(_, z_block):
+        return problem.activation(z_block + biases[:, None])
+
+    def label(block, h_block):
+        return problem.target.draw(jax.random.fold_in(key_y, block), h_block.T)
+
+    return rows, rows.map(features, z), rows.map(label, h)
+
+
+def sampled_error(key: Key[Array, ""], problem: Problem, trained: Trained) -> Float[Array, ""]:
+    """E(f − g)² as a mean over `TEST_ROWS` fresh rows, for inputs with no integral over (M, Q)."""
+    rows = Rows.of(TEST_ROWS, capacity=TEST_ROWS, size=BLOCK)
+    h, z = fresh_projections(key, problem, trained.weights, rows, "test")
+
+    def squares(h_block, z_block):
+        z_block = z_block + trained.biases[:, None]
+        f = output(problem.activation, trained.readout, z_block) + trained.intercept
+        return (f - problem.target(h_block.T)) ** 2
+
+    return rows.mean(squares, h, z)

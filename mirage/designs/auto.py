@@ -1,0 +1,23 @@
+"""Design `auto`: the cheapest of the others for the cell at hand."""
+
+from mirage.designs.base import DesignChoice
+from mirage.designs.deferred import Deferred
+from mirage.designs.dense import Dense
+from mirage.designs.streamed import Streamed
+
+
+class Auto(DesignChoice):
+    """X never drawn where that is faster, by the designs' own cost models; else drawn.
+
+    A drawn X is stored where it fits into `runtime.memory` and streamed where not. The choice
+    depends on the cell alone (n, d, query columns), not on what else is in the grid.
+    """
+
+    def resolve(self, inputs, *, n, d, right, left, fits):
+        dense, deferred = Dense(), Deferred()
+        columns = {"right": right, "left": left}
+        if inputs.standard_gaussian and max(right, left) < min(n, d):
+            seconds = {one: one.seconds(n=n, d=d, **columns) for one in (dense, deferred)}
+            if seconds[deferred] < seconds[dense]:
+                return deferred
+        return dense if fits(dense) else Streamed()

@@ -1,0 +1,46 @@
+"""Design `streamed`: X is drawn block by block wherever a block is used, and never stored."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from mirage.designs.base import Design
+from mirage.designs.dense import BLOCK, DrawnMatrix
+from mirage.designs.rows import Rows
+from mirage.inputs import Inputs
+
+
+class StreamedMatrix(DrawnMatrix):
+    """X drawn block by block, wherever a block is used."""
+
+    rows: Rows
+    inputs: Inputs
+    source: Any
+    d: int = eqx.field(static=True)
+
+    def block(self, b):
+        # The barrier makes both products use one drawing.
+        x = self.inputs.block(self.source, b, size=BLOCK, d=self.d)
+        return jax.lax.optimization_barrier(x)
+
+
+class Streamed(Design):
+    """The X of `dense`, never kept: memory for X is one block, whatever n; time is for drawing."""
+
+    def draw(self, key, inputs, *, n_max, d):
+        return inputs.source(key, "train")
+
+    def matrix(self, drawn, seed, n, inputs, *, n_max, d, right, left):
+        rows = Rows.of(n, capacity=n_max, size=BLOCK)
+        source = jax.tree.map(lambda array: array[seed], drawn)
+        return StreamedMatrix(rows=rows, inputs=inputs, source=source, d=d)
+
+    def seconds(self, *, n, d, right, left):
+        return n * d * 5e-9 * max(1, left)
+
+    def bytes_drawn(self, *, n_max, d):
+        return 16
+
+    def bytes_working(self, *, n_max: int, d: int, right: int, left: int) -> int:
+        return 4 * (16 * n_max + 16 * BLOCK * d + 8 * (right + left) * d)
