@@ -87,3 +87,7 @@ class Design(Option, abc.ABC):
     @abc.abstractmethod
     def bytes_working(self, *, n_max: int, d: int, right: int, left: int) -> int:
         """Bytes that one run of an algorithm needs besides."""
+
+    @abc.abstractmethod
+    def seconds(self, *, n: int, d: int, right: int, left: int) -> float:
+        """Seconds a seed on one core, within a factor of two: what design=auto compares."""

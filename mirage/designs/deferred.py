@@ -279,4 +279,10 @@ class Deferred(Design):
 
     def bytes_working(self, *, n_max: int, d: int, right: int, left: int) -> int:
         padded = BLOCK * block_count(n_max, BLOCK)
-        return 4 * (padded + d) * (right + left + 4 * max(1, right // 4))
+        # Both sides, and a quarter for a question on its way and its answer.
+        return 4 * (padded + d) * ((right + left) * 5 // 4 + 2 * SLAB)
+
+    def seconds(self, *, n, d, right, left):
+        columns = right + left
+        # Labels; normals and orthonormalisation; reading the columns in use at every question.
+        return (n + d) * (2e-7 + 1.9e-8 * columns + 1.3e-10 * columns**2)
