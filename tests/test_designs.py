@@ -12,7 +12,7 @@ from tables import ALGORITHMS, DESIGNS, label, samples
 
 from mirage.activations import Cos
 from mirage.algorithms import LayerwiseGd, PowerIteration, draw_problem, train
-from mirage.designs import Deferred, Dense, Rows
+from mirage.designs import Deferred, Dense, Matrix, Rows
 from mirage.inputs import Gaussian
 from mirage.losses import Huber
 from mirage.measures import cos_best
@@ -112,6 +112,7 @@ def test_rows_beyond_the_sample_size_are_zero_and_pull_back_is_both_products(des
     back, _ = x.backward(x.rows.map(lambda _, block: jnp.sin(block), z), memory)
     pulled, sums, _ = x.pull_back(lambda z: (jnp.sin(z), z), v, (), x.memory())
     np.testing.assert_allclose(pulled, back, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(sums, flat(x.rows, z).sum(0), rtol=1e-4, atol=1e-3)
 
 
 def test_dense_rows_for_a_smaller_n_are_the_first_for_a_larger_one():
@@ -123,13 +124,13 @@ def test_dense_rows_for_a_smaller_n_are_the_first_for_a_larger_one():
     assert abs(a.var() - 1) < 5 * np.sqrt(2 / a.size)
 
 
-def gd_problem(design, seed, *, n, d, steps, algorithm, network=None):
+def gd_problem(design, seed, *, n, d, algorithm, network=None, wrap=lambda x: x):
     network = network or TwoLayer()
     right, left = algorithm.queries(network)
     x = matrix(design, seed, n=n, d=d, right=right + 2, left=left)
     return draw_problem(
         jax.random.fold_in(jax.random.key(5), seed),
-        x,
+        wrap(x),
         jnp.eye(2, d),
         Hermite(),
         loss=Huber(),
@@ -142,7 +143,7 @@ def gd_problem(design, seed, *, n, d, steps, algorithm, network=None):
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
 def test_query_bases_stay_orthonormal_over_40_steps_with_twin_neurons(weight_decay):
     algorithm = LayerwiseGd(steps=40, step_size=2.0, weight_decay=weight_decay)
-    problem, memory = gd_problem(Deferred(), 0, n=4000, d=300, steps=40, algorithm=algorithm)
+    problem, memory = gd_problem(Deferred(), 0, n=4000, d=300, algorithm=algorithm)
     state = algorithm.init(jax.random.key(3), problem, memory)
 
     @jax.jit
@@ -161,15 +162,49 @@ def test_query_bases_stay_orthonormal_over_40_steps_with_twin_neurons(weight_dec
         assert (~kept).sum() > 0  # twins did give dependent queries
 
 
+class Counted(Matrix):
+    """A matrix that counts the columns of V and of G."""
+
+    rows: Rows
+    matrix: Matrix
+
+    def memory(self):
+        return self.matrix.memory(), jnp.zeros(2, jnp.int32)
+
+    def forward(self, v, memory):
+        result, inner = self.matrix.forward(v, memory[0])
+        return result, (inner, memory[1] + jnp.array([v.shape[0], 0], jnp.int32))
+
+    def backward(self, g, memory):
+        result, inner = self.matrix.backward(g, memory[0])
+        return result, (inner, memory[1] + jnp.array([0, g.shape[1]], jnp.int32))
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=label)
 def test_algorithms_ask_exactly_as_many_columns_as_they_say(algorithm):
-    problem, memory = gd_problem(Deferred(), 0, n=500, d=200, steps=20, algorithm=algorithm)
+    problem, memory = gd_problem(
+        Deferred(), 0, n=500, d=200, algorithm=algorithm, wrap=lambda x: Counted(x.rows, x)
+    )
     right, left = algorithm.queries(TwoLayer())
     state = algorithm.init(jax.random.key(0), problem, memory)
     state, _ = jax.lax.scan(
         lambda s, _: (algorithm.step(s, problem), None), state, None, length=algorithm.steps
     )
-    assert [int(side.used) for side in state.memory] == [right + 2, left]
+    sides, asked = state.memory
+    assert asked.tolist() == [right + 2, left]
+    assert all(side.used <= count for side, count in zip(sides, asked, strict=True))
+
+
+def test_what_was_asked_before_takes_no_room_and_draws_nothing():
+    x = matrix(Deferred(), n=3000, d=60)
+    v = jax.random.normal(jax.random.key(2), (4, 60)).at[2].set(0)
+    twins = jnp.concatenate([v, -2 * v])
+    once, (right, _) = forward(x, v, x.memory())
+    twice, (both, _) = forward(x, twins, x.memory())
+    again, (same, _) = forward(x, v[::-1], (both, x.memory()[1]))
+    assert int(right.used) == int(both.used) == int(same.used) == 3
+    np.testing.assert_allclose(twice, jnp.concatenate([once, -2 * once], axis=1), atol=1e-4)
+    np.testing.assert_allclose(again, once[:, ::-1], atol=1e-4)
 
 
 def law(design, seeds, *, n, d, steps):
@@ -178,9 +213,7 @@ def law(design, seeds, *, n, d, steps):
     network = TwoLayer(initial_norm=0.5)
 
     def one(seed):
-        problem, memory = gd_problem(
-            design, seed, n=n, d=d, steps=steps, algorithm=algorithm, network=network
-        )
+        problem, memory = gd_problem(design, seed, n=n, d=d, algorithm=algorithm, network=network)
         result = train(jax.random.fold_in(jax.random.key(9), seed), algorithm, problem, memory)
         v = jax.random.normal(jax.random.fold_in(jax.random.key(8), seed), (1, d))
         z, memory = problem.matrix.forward(v / jnp.linalg.norm(v), memory)
@@ -223,6 +256,6 @@ def test_deferred_refuses_more_queries_than_rows_or_columns():
 
 def test_power_iteration_on_deferred_keeps_its_norms_finite():
     algorithm = PowerIteration(steps=10, step_size=1.0)
-    problem, memory = gd_problem(Deferred(), 0, n=3000, d=200, steps=10, algorithm=algorithm)
+    problem, memory = gd_problem(Deferred(), 0, n=3000, d=200, algorithm=algorithm)
     result = train(jax.random.key(0), algorithm, problem, memory)
     assert np.isfinite(result["gram"]).all()

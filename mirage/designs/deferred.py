@@ -11,30 +11,33 @@ and a new left direction the mirror image. K query columns in all cost O((n + d)
 O((n + d) K²) time instead of O(n d).
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from mirage.designs.base import Design, Matrix
 from mirage.designs.rows import Rows, block_count
 from mirage.options import require
 
-BLOCK = 2048
+BLOCK = 4096
+# Columns are visited so many at a time: those in use cost time, the capacity does not.
+SLAB = 4
 # A direction whose part outside the basis is below this share of its norm counts as inside.
 NEW = 1e-5
-# Shifted Cholesky QR (Fukaya et al. 2020), a round each: (shift, whether to project on the basis).
-# The shift keeps a nearly dependent block factorable, and each shifted round improves its
-# condition by the square root of the shift: two reach down to `NEW`, and one round without it
-# makes the vectors orthonormal to rounding. They have their full length before the second
-# projection, so that twice is enough.
-ROUNDS = ((1e-5, True), (1e-5, False), (0.0, True))
+# Shifted Cholesky QR (Fukaya et al. 2020), a round each. The shift keeps a nearly dependent block
+# factorable, and each shifted round improves its condition by the square root of the shift: two
+# reach down to `NEW`, and one round without it makes the vectors orthonormal to rounding.
+SHIFTS = (1e-5, 1e-5, 0.0)
 
 
 class Side(eqx.Module):
-    """The queries of one side, orthonormal or zero, and the matrix's answers to them."""
+    """The queries of one side and the matrix's answers to them: the first `used` columns.
+
+    The queries in use are orthonormal; the other columns are zero.
+    """
 
     queries: Float[Array, "blocks K size"]
     answers: Float[Array, "other_blocks K other_size"]
@@ -43,6 +46,7 @@ class Side(eqx.Module):
     @classmethod
     def empty(cls, near: Rows, far: Rows, columns: int) -> "Side":
         """No queries yet, and room for some."""
+        columns = SLAB * -(-columns // SLAB)
         return cls(
             queries=jnp.zeros((near.blocks, columns, near.size), jnp.float32),
             answers=jnp.zeros((far.blocks, columns, far.size), jnp.float32),
@@ -50,43 +54,119 @@ class Side(eqx.Module):
         )
 
 
-def orthonormalise(
-    basis: Float[Array, "blocks K size"], v: Float[Array, "blocks k size"], rows: Rows
-) -> tuple[
-    Float[Array, "blocks k size"], Float[Array, "k K"], Float[Array, "k k"], Bool[Array, " k"]
-]:
-    """Q, C, S, new with V = C basis + S Q and the vectors of [basis; Q] orthonormal or zero.
+def read(
+    columns: Float[Array, "blocks K size"], block: Int[Array, ""], first: Any, count: int
+) -> Float[Array, "count size"]:
+    """`count` columns of one block, from the `first` on."""
+    place, shape = (block, first, 0), (1, count, columns.shape[2])
+    return jax.lax.dynamic_slice(columns, place, shape, allow_negative_indices=False)[0]
+
+
+def write(
+    columns: Float[Array, "blocks K size"],
+    block: Int[Array, ""],
+    first: Any,
+    values: Float[Array, "k size"],
+) -> Float[Array, "blocks K size"]:
+    """The columns with those of one block from the `first` on replaced."""
+    place = (block, first, 0)
+    return jax.lax.dynamic_update_slice(columns, values[None], place, allow_negative_indices=False)
+
+
+def combine(
+    coefficients: Float[Array, "k K"],
+    columns: Float[Array, "blocks K size"],
+    block: Int[Array, ""],
+    used: Int[Array, ""],
+) -> Float[Array, "k size"]:
+    """coefficients · columns, of one block and the columns in use."""
+
+    def visit(s, total):
+        first = s * SLAB
+        c = jax.lax.dynamic_slice_in_dim(
+            coefficients, first, SLAB, axis=1, allow_negative_indices=False
+        )
+        return total + c @ read(columns, block, first, SLAB)
+
+    start = jnp.zeros((coefficients.shape[0], columns.shape[2]), columns.dtype)
+    return jax.lax.fori_loop(0, (used + SLAB - 1) // SLAB, visit, start)
+
+
+def inner(
+    v: Float[Array, "k size"],
+    columns: Float[Array, "blocks K size"],
+    block: Int[Array, ""],
+    used: Int[Array, ""],
+) -> Float[Array, "k K"]:
+    """v · columnsᵀ, over the rows of one block and the columns in use."""
+
+    def visit(s, products):
+        first = s * SLAB
+        product = v @ read(columns, block, first, SLAB).T
+        return jax.lax.dynamic_update_slice_in_dim(
+            products, product, first, axis=1, allow_negative_indices=False
+        )
+
+    start = jnp.zeros((v.shape[0], columns.shape[1]), v.dtype)
+    return jax.lax.fori_loop(0, (used + SLAB - 1) // SLAB, visit, start)
+
+
+def extend(
+    basis: Float[Array, "blocks K size"],
+    used: Int[Array, ""],
+    v: Float[Array, "blocks k size"],
+    rows: Rows,
+) -> tuple[Float[Array, "blocks K size"], Float[Array, "k K"], Int[Array, ""]]:
+    """The basis with what is new in V appended, C with V = C basis, and how many were in use.
 
     A vector of V that lies in the span of the basis and of those before it, up to `NEW` of its
-    norm, gives a zero in Q and `new` is False there: twin neurons ask the same thing twice.
+    norm, adds nothing: twin neurons ask the same thing twice.
     """
-    k = v.shape[1]
-    coefficients = jnp.zeros((k, basis.shape[1]), v.dtype)
-    triangle = jnp.eye(k, dtype=v.dtype)
-    gram = rows.gram(v, v)
-    norm = jnp.sqrt(jnp.diag(gram))
-    new = norm > 0
-    for shift, project in ROUNDS:
-        length = jnp.sqrt(jnp.diag(gram))
+    k, end = v.shape[1], used + v.shape[1]
+    eye = jnp.eye(k, dtype=v.dtype)
+    nothing = jnp.zeros((k, basis.shape[1]), v.dtype)
+    old = jnp.arange(basis.shape[1]) < used
+
+    def place(square):
+        return jax.lax.dynamic_update_slice_in_dim(nothing, square, used, axis=1)
+
+    basis = jax.lax.dynamic_update_slice_in_dim(basis, v, used, axis=1)
+    gram = rows.fold(lambda b, total: total + inner(read(v, b, 0, k), basis, b, end), nothing)
+    norm = jnp.sqrt(jnp.diag(jax.lax.dynamic_slice_in_dim(gram, used, k, axis=1)))
+
+    def improve(turn, carry):
+        basis, gram, coefficients, triangle, new = carry
+        last = turn == len(SHIFTS) - 1
+        inside = jnp.where(old, gram, 0)
+        square = jax.lax.dynamic_slice_in_dim(gram, used, k, axis=1)
+        length = jnp.sqrt(jnp.diag(square))
         new = new & (jnp.diag(triangle) * length > NEW * norm)
         scale = jnp.where(new, length, 1)
-        inside = rows.gram(v, basis) if project else jnp.zeros_like(coefficients)
+        shift = jnp.asarray(SHIFTS, v.dtype)[turn]
         # The Gram matrix of what lies outside the basis, its vectors scaled to unit norm.
-        outside = (gram - inside @ inside.T) / jnp.outer(scale, scale)
+        outside = (square - inside @ inside.T) / jnp.outer(scale, scale)
         outside = jnp.where(jnp.outer(new, new), outside, 0) + jnp.diag(jnp.where(new, shift, 1))
         factor = scale[:, None] * jnp.linalg.cholesky(outside)
-        undo = jax.scipy.linalg.solve_triangular(factor, jnp.eye(k, dtype=v.dtype), lower=True)
-        undo = jnp.where(new[:, None], undo, 0)
+        undo = jax.scipy.linalg.solve_triangular(factor, eye, lower=True)
+        # Zeros for what is not new; they go behind the others in the end.
+        order = jnp.where(last, jnp.argsort(~new), jnp.arange(k))
+        undo = jnp.where(new[:, None], undo, 0)[order]
         coefficients = coefficients + triangle @ inside
-        triangle = triangle @ factor
+        triangle = (triangle @ factor)[:, order]
+        step = place(undo) - undo @ inside
 
-        def improve(b, carry, inside=inside, undo=undo, project=project):
-            v, gram = carry
-            v_block = undo @ ((v[b] - inside @ basis[b]) if project else v[b])
-            return v.at[b].set(v_block), gram + v_block @ v_block.T
+        def visit(b, carry):
+            basis, gram = carry
+            v = combine(step, basis, b, end)
+            basis = write(basis, b, used, v)
+            return basis, gram + inner(v, basis, b, jnp.where(last, 0, end))
 
-        v, gram = rows.fold(improve, (v, jnp.zeros_like(gram)))
-    return v, coefficients, triangle, new
+        basis, gram = rows.fold(visit, (basis, nothing))
+        return basis, gram, coefficients, triangle, new
+
+    start = (basis, gram, nothing, eye, norm > 0)
+    basis, _, coefficients, triangle, new = jax.lax.fori_loop(0, len(SHIFTS), improve, start)
+    return basis, coefficients + place(triangle), used + new.sum(dtype=used.dtype)
 
 
 def ask(
@@ -102,34 +182,39 @@ def ask(
 
     Right and left products are the same rule with the sides exchanged.
     """
-    k = v.shape[1]
-    q, coefficients, triangle, new = orthonormalise(asked.queries, v, near)
-    known = near.gram(q, other.answers)  # Qᵀ B
-    key = jax.random.fold_in(key, asked.used)
+    k, first = v.shape[1], asked.used
+    queries, coefficients, used = extend(asked.queries, first, v, near)
+
+    def overlap(b, total):
+        return total + inner(read(queries, b, first, k), other.answers, b, other.used)
+
+    nothing = jnp.zeros((k, other.queries.shape[1]), v.dtype)
+    known = near.fold(overlap, nothing)  # Qᵀ B
 
     def draw(b, carry):
-        fresh, inside = carry
-        g = jax.random.normal(jax.random.fold_in(key, b), (k, far.size), v.dtype)
-        g = far.keep(b, jnp.where(new[:, None], g, 0))
-        return fresh.at[b].set(g), inside + g @ other.queries[b].T
+        answers, inside = carry
 
-    start = (jnp.zeros((far.blocks, k, far.size), v.dtype), jnp.zeros_like(known))
-    fresh, inside = far.fold(draw, start)
+        def column(j, g):
+            own = jax.random.fold_in(jax.random.fold_in(key, first + j), b)
+            return g.at[j].set(jax.random.normal(own, (far.size,), g.dtype))
+
+        g = jax.lax.fori_loop(0, used - first, column, jnp.zeros((k, far.size), v.dtype))
+        g = far.keep(b, g)
+        answers = write(answers, b, first, g)
+        return answers, inside + inner(g, other.queries, b, other.used)
+
+    answers, inside = far.fold(draw, (asked.answers, nothing))
     correction = known - inside
 
     def answer(b, carry):
-        fresh, result = carry
-        a = fresh[b] + correction @ other.queries[b]
-        product = coefficients @ asked.answers[b] + triangle @ a
-        return fresh.at[b].set(a), result.at[b].set(product)
+        answers, result = carry
+        a = read(answers, b, first, k) + combine(correction, other.queries, b, other.used)
+        answers = write(answers, b, first, a)
+        return answers, write(result, b, 0, combine(coefficients, answers, b, used))
 
-    answers, result = far.fold(answer, (fresh, jnp.zeros_like(fresh)))
-    place = (0, asked.used, 0)
-    return result, Side(
-        queries=jax.lax.dynamic_update_slice(asked.queries, q, place),
-        answers=jax.lax.dynamic_update_slice(asked.answers, answers, place),
-        used=asked.used + k,
-    )
+    result = jnp.zeros((far.blocks, k, far.size), v.dtype)
+    answers, result = far.fold(answer, (answers, result))
+    return result, Side(queries, answers, used)
 
 
 class DeferredMatrix(Matrix):
@@ -193,12 +278,15 @@ class Deferred(Design):
             f"min(n, d) = {smaller}; take design=dense, fewer steps or fewer neurons",
         )
 
-    def seconds(self, *, n, d, right, left):
-        return (n + d) * (right + left) * (2e-8 + 3e-10 * (right + left))
-
     def bytes_drawn(self, *, n_max, d):
         return 16
 
     def bytes_working(self, *, n_max: int, d: int, right: int, left: int) -> int:
         padded = BLOCK * block_count(n_max, BLOCK)
-        return 4 * (padded + d) * (right + left + 4 * max(1, right // 4))
+        # Both sides, and a quarter for a question on its way and its answer.
+        return 4 * (padded + d) * ((right + left) * 5 // 4 + 2 * SLAB)
+
+    def seconds(self, *, n, d, right, left):
+        columns = right + left
+        # Labels; normals and orthonormalisation; reading the columns in use at every question.
+        return (n + d) * (2e-7 + 1.9e-8 * columns + 1.3e-10 * columns**2)
