@@ -27,7 +27,7 @@ class Run:
     others: float
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """CPU seconds spent on this machine since it started, by all processes together."""
     ticks = [int(t) for t in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     idle, waiting = ticks[3:5]
@@ -38,9 +38,9 @@ def wait_until_calm(limit: float) -> None:
     """Wait until other work has left the cores alone for two seconds, at most `limit` seconds."""
     end = time.monotonic() + limit
     while time.monotonic() < end:
-        busy = _busy_seconds()
+        busy = busy_seconds()
         time.sleep(2)
-        if _busy_seconds() - busy < 2 * CALM:
+        if busy_seconds() - busy < 2 * CALM:
             return
 
 
@@ -49,7 +49,7 @@ def run(
 ) -> Run:
     """`python <arguments>`, with `environment` on top of this process's own."""
     wait_until_calm(wait)
-    busy, start = _busy_seconds(), time.perf_counter()
+    busy, start = busy_seconds(), time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *arguments],
         env={**os.environ, **(environment or {})},
@@ -62,7 +62,7 @@ def run(
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(arguments)}: exit code {process.returncode}")
-    others = _busy_seconds() - busy - usage.ru_utime - usage.ru_stime
+    others = busy_seconds() - busy - usage.ru_utime - usage.ru_stime
     return Run(output, seconds, usage.ru_maxrss * 1024 / 1e9, max(0.0, others / seconds))
 
 

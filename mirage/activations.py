@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from mirage.gaussian import line_rule
 from mirage.hermite import normalised_hermite
 from mirage.options import Option
+from mirage.trigonometry import cos
 
 # For smoothing: exact to 1e-9 for tanh with a variance up to 25.
 SMOOTHING_NODES = 320
@@ -51,14 +52,14 @@ class Activation(Option, abc.ABC):
 
 
 class Cos(Activation):
-    """cos(z)."""
+    """cos(z); `mirage.trigonometry` knows its derivative."""
 
     def __call__(self, z):
-        return jnp.cos(z)
+        return cos(z)
 
     def smoothed(self, mean, variance):
         """e^{−variance/2} cos(mean)."""
-        return jnp.exp(-variance / 2) * jnp.cos(mean)
+        return jnp.exp(-variance / 2) * cos(mean)
 
 
 class Quadratic(Activation):

@@ -45,6 +45,7 @@ def principal_cosines(
     a hundredth of its largest extent is lost, and its cosine is 0. NaN where W is not finite.
     """
     finite = np.isfinite(gram).all(axis=(-2, -1)) & np.isfinite(overlap).all(axis=(-2, -1))
+    finite = np.asarray(finite)
     gram = np.where(finite[..., None, None], gram, 0.0).astype(np.float64)
     values, vectors = np.linalg.eigh(gram)
     keep = (values > tolerance * values[..., -1:]) & (values > 0)

@@ -18,7 +18,7 @@ settings.load_profile("mirage")
 
 CHECKED = (
     "activations algorithms designs expressions figures gaussian hermite inputs losses "
-    "measures network targets"
+    "measures network targets trigonometry"
 )
 with install_import_hook([f"mirage.{name}" for name in CHECKED.split()], "typechecker.checked"):
     import mirage  # noqa: F401

@@ -10,8 +10,8 @@ from test_designs import flat, matrix
 
 from mirage.activations import Activation, Cos, Erf, Quadratic, Relu, Tanh
 from mirage.algorithms import LayerwiseGd, PowerIteration, Problem, draw_problem, train
-from mirage.algorithms.layerwise_gd import OPTIMIZERS
 from mirage.algorithms.fresh import fresh_features
+from mirage.algorithms.layerwise_gd import OPTIMIZERS
 from mirage.algorithms.readout import readout_gd, ridge_solution
 from mirage.designs import Dense, Rows
 from mirage.designs.dense import DenseMatrix

@@ -31,8 +31,8 @@ def train(
 
     Returns `trajectory` (overlap (T+1, m, r), norm (T+1, m), gram (T+1, m, m) for at most
     `GRAM_WIDTH` neurons and what `observe` adds, the start included), the order parameters
-    `overlap` and `gram` (as above) of the last weights, `weights` (m, d), and of the network that `finish`
-    ends with what its population error needs: `readout`, `biases`, `intercept`,
+    `overlap` and `gram` (as above) of the last weights, `weights` (m, d), and of the network
+    that `finish` ends with what its population error needs: `readout`, `biases`, `intercept`,
     `readout_overlap` and `readout_gram`, or, with `sample_error`, the `test_error` itself on
     fresh samples.
     """

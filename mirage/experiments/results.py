@@ -150,7 +150,11 @@ def search(experiment: Experiment, executor: Executor) -> xr.Dataset:
     assert isinstance(option, Bisection)
     kind, thresholds = option.over, option.thresholds
     cell = (*experiment.axes, option.threshold_name, "d")
-    shape = (*(len(a) for a in experiment.axes.values()), len(thresholds), len(experiment.d))
+    shape = (
+        *(len(a) for a in experiment.axes.values()),
+        len(thresholds),
+        len(experiment.dimensions),
+    )
     found = np.empty(shape, object)
     trials: dict[tuple[int, ...], Evaluations] = {}
     where = Table(experiment, 1)

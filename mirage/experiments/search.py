@@ -10,18 +10,19 @@ import equinox as eqx
 import numpy as np
 
 from mirage.measures import SCALARS
-from mirage.options import Option, require
+from mirage.options import Option
 
 OVER = ("exponent", "alpha", "n")
 RESAMPLES = 2000
 
 
-def levels(value: Any) -> tuple[float, ...]:
+def levels(value: Any) -> tuple[Any, ...]:
     """One threshold or several, as a tuple; empty for None."""
     if value is None:
         return ()
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    return tuple(value) if several else (value,)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(value)
+    return (value,)
 
 
 class Search(Option, abc.ABC):

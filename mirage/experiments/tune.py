@@ -58,7 +58,7 @@ class Tune(Option, abc.ABC):
             self.check("settings", "." in key and len(values) > 0, accepted)
 
     def score(self, values: np.ndarray) -> float:
-        """What is minimised, for measured values (..., seeds); a cell that diverged is the worst."""
+        """What is minimised, for measured values (..., seeds); a diverged cell is the worst."""
         median = np.median(np.where(np.isnan(values), np.inf, values), axis=-1)
         if self.measure != "test_error":
             return float(-np.where(np.isfinite(median), median, 0.0).mean())

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mirage.inputs.base import Drawn, normal
+from mirage.trigonometry import cos
 
 
 class Gaussian(Drawn):
@@ -48,4 +49,4 @@ class Student(Drawn):
         tiny = float(jnp.finfo(jnp.float32).tiny)
         u, v = jax.random.uniform(key, (2, *shape), jnp.float32, tiny, 1.0)
         radius = jnp.sqrt((nu - 2) * jnp.expm1(-2 / nu * jnp.log(u)))
-        return radius * jnp.cos(2 * jnp.pi * v)
+        return radius * cos(2 * jnp.pi * v)
