@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import hydra
 import matplotlib
+import xarray as xr
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
@@ -17,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from mirage import figures
+from mirage.analysis.minimal_samples import searched
 from mirage.config import (
     ConfigError,
     build,
@@ -54,14 +56,34 @@ def run(config: DictConfig) -> None:
         drawn = figures.write(figures.draw(results, config.figure), output, experiment.name)
     except OSError as error:
         raise RunError(f"cannot write the results: {_reason(error)}") from error
-    x = sample_axis(results)
-    table = results["cos_best"].median("seed").transpose(..., "d", x)
-    print(f"\nmedian cos(best) over {experiment.seeds} seeds, by {x}")
-    print(table.to_series().unstack(x).to_string(float_format="{:.2f}".format))
+    print(summary(results))
+    print(f"\nfigure:  {_shown(drawn[0])}\nresults: {_shown(saved)}")
+
+
+def summary(results: xr.Dataset) -> str:
+    """The table that a run ends with: medians of cos(best), or what a search found."""
+    if "status" in results:
+        over = searched(results)
+        parts = [results[f"{over}_min{end}"] for end in ("", "_low", "_high")]
+        found = xr.apply_ufunc(_interval, *parts, results["status"], vectorize=True)
+        words = f"smallest {over} and its interval ({results.attrs['criterion']})"
+        return f"\n{words}\n{found.to_series().unstack('d').to_string()}"
+    x, seeds = sample_axis(results), results.sizes["seed"]
+    table = results["cos_best"].median("seed").transpose(..., "d", x).to_series().unstack(x)
+    lines = [f"\nmedian cos(best) over {seeds} seeds, by {x}"]
+    lines.append(table.to_string(float_format="{:.2f}".format))
     diverged = int(results["diverged"].sum())
     if diverged:
-        print(f"{diverged} of {results['diverged'].size} cells diverged and count as missing")
-    print(f"\nfigure:  {_shown(drawn[0])}\nresults: {_shown(saved)}")
+        lines.append(
+            f"{diverged} of {results['diverged'].size} cells diverged and count as missing"
+        )
+    return "\n".join(lines)
+
+
+def _interval(value: float, low: float, high: float, status: str) -> str:
+    if status == "not reached":
+        return f"not reached (> {low:.4g})"
+    return f"{'<= ' if status == 'below' else ''}{value:.4g} [{low:.4g}, {high:.4g}]"
 
 
 def _shown(path: Path) -> str:

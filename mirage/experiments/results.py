@@ -390,6 +390,7 @@ def _provenance(experiment: Experiment, executor: Executor, wall: float) -> dict
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
         "tuned": json.dumps({"/".join(map(str, k)): v for k, v in experiment.tuned.items()}),
+        **_criterion(experiment),
         "wall_time_s": round(wall, 3),
         "compute_time_s": round(executor.clock.compute, 3),
         "compile_time_s": round(executor.clock.seconds["compile"], 3),
@@ -410,3 +411,17 @@ def _git_commit() -> str:
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def _criterion(experiment: Experiment) -> dict[str, Any]:
+    """What a search searched for, and the κ of a target that has one, for the theory beside it."""
+    if experiment.search is None:
+        return {}
+    search = experiment.search
+    facts = {"criterion": search.words(), "confidence": search.confidence}
+    kappa = getattr(experiment.target, "condition_number", None)
+    return {
+        **facts,
+        "search_high": search.high,
+        **({} if kappa is None else {"condition_number": kappa}),
+    }

@@ -79,6 +79,12 @@ class Search(Option, abc.ABC):
         """The dimension of the thresholds: `epsilon` for errors to stay under, else `level`."""
         return "epsilon" if self.at_most else "level"
 
+    def words(self) -> str:
+        """The criterion in words."""
+        share = "median" if self.quantile == 0.5 else f"{self.quantile:g} quantile"
+        bound = "at most" if self.at_most else "at least"
+        return f"{share} of {self.measure} over seeds {bound} {self.threshold_name}"
+
     def holds(self, values: np.ndarray, threshold: float) -> np.ndarray:
         """Whether the quantile over the last axis meets the threshold; NaN counts as failing."""
         sign = 1.0 if self.at_most else -1.0
@@ -180,8 +186,9 @@ def crossings(search: Search, threshold: float, values: np.ndarray, seed: int) -
     return np.where(passed.any(axis=0), passed.argmax(axis=0), len(values))
 
 
-def _wide(search, evaluations, below, above) -> bool:
-    far = search.scale(above) - search.scale(below) > search.tolerance * (1 + 1e-9)
+def _wide(search, evaluations, below, above, tolerance=0.0) -> bool:
+    tolerance = max(tolerance, search.tolerance) * (1 + 1e-9)
+    far = search.scale(above) - search.scale(below) > tolerance
     return far and evaluations.apart(above, below)
 
 
@@ -197,6 +204,9 @@ def _interval(search, threshold, evaluations, seed) -> tuple[np.ndarray, int, in
 def _unresolved(search, threshold, evaluations, seed) -> float | None:
     """The next size to try for the ends of the interval; None when both are resolved."""
     sizes, *ends = _interval(search, threshold, evaluations, seed)
+    # An interval need not be known better than to a quarter of its length.
+    last = sizes[min(ends[1], len(sizes) - 1)]
+    share = (search.scale(last) - search.scale(sizes[max(ends[0] - 1, 0)])) / 4
     stride = (search.scale(search.high) - search.scale(search.low)) / search.strides
     for end in ends:
         if end == len(sizes):
@@ -204,7 +214,7 @@ def _unresolved(search, threshold, evaluations, seed) -> float | None:
             above = min(further, search.high)
             if evaluations.apart(above, sizes[-1]):
                 return above
-        elif end > 0 and _wide(search, evaluations, sizes[end - 1], sizes[end]):
+        elif end > 0 and _wide(search, evaluations, sizes[end - 1], sizes[end], share):
             return search.unscale((search.scale(sizes[end - 1]) + search.scale(sizes[end])) / 2)
     return None
 

@@ -6,9 +6,14 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
+from mirage.figures.minimal_samples import minimal_samples, minimal_samples_vs_steps
 from mirage.figures.recovery import recovery
 
-FIGURES = {"recovery": recovery}
+FIGURES = {
+    "minimal_samples": minimal_samples,
+    "minimal_samples_vs_steps": minimal_samples_vs_steps,
+    "recovery": recovery,
+}
 
 
 def draw(dataset: xr.Dataset, figure: str = "recovery") -> Figure:
@@ -30,4 +35,4 @@ def write(figure: Figure, folder: str | os.PathLike, name: str) -> list[Path]:
     return paths
 
 
-__all__ = ["draw", "recovery", "write"]
+__all__ = ["FIGURES", "draw", "recovery", "write"]

@@ -1,0 +1,1 @@
+"""Analysis: what is read off a Dataset of results, as another Dataset; no files, no figures."""
