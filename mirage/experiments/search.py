@@ -161,7 +161,11 @@ def bisect(search: Bisection, threshold: float, evaluations: Evaluations, seed: 
         return bool(search.holds(evaluations.at(value), threshold))
 
     ladder = np.linspace(search.scale(search.low), search.scale(search.high), search.strides + 1)
-    above = next((v for v in map(search.unscale, ladder) if holds(v)), None)
+    steps = iter(map(search.unscale, ladder))
+    above = next((v for v in steps if holds(v)), None)
+    if above is not None and above > search.low:
+        # One stride beyond, to see that the criterion goes on holding.
+        evaluations.at(next(steps, above))
     failed = [v for v in evaluations.values if above is not None and v < above and not holds(v)]
     while above is not None and failed and _wide(search, evaluations, failed[-1], above):
         failed.sort()
