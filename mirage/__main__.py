@@ -54,6 +54,8 @@ def run(config: DictConfig) -> None:
         results = simulate(experiment, output)
         saved = save(results, output)
         drawn = figures.write(figures.draw(results, config.figure), output, experiment.name)
+    except MemoryError as error:
+        raise RunError(str(error)) from error
     except OSError as error:
         raise RunError(f"cannot write the results: {_reason(error)}") from error
     print(summary(results))

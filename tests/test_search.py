@@ -141,11 +141,11 @@ SMALL = {
     "target": Quadratic(),
     "loss": Mse(),
     "activation": mirage.compose("activation=quadratic").activation,
-    "algorithm": FirstLayerGd(steps=60, step_size=0.1),
+    "algorithm": FirstLayerGd(steps=150, step_size=0.03),
     "network": TwoLayer(),
-    "d": [10, 14],
+    "d": [14, 20],
     "seeds": 4,
-    "search": Bisection(low=1.0, high=2.2, tolerance=0.05, at_most=[2.0, 0.5]),
+    "search": Bisection(low=1.0, high=2.2, tolerance=0.05, at_most=[4.0, 0.5]),
     "design": Dense(),
 }
 
@@ -182,14 +182,14 @@ def test_a_search_finds_the_same_in_chunks_and_for_one_threshold_alone(searched)
         Experiment(
             **{
                 **SMALL,
-                "d": [14],
+                "d": [20],
                 "search": Bisection(low=1.0, high=2.2, tolerance=0.05, at_most=0.5),
-                "runtime": Default(memory="1.1 MB"),
+                "runtime": Default(memory="2.5 MB"),
             }
         )
     )
     assert json.loads(alone.attrs["plan"])["chunks"][0]["seeds"] < 4
-    assert float(alone.exponent_min[0, 0]) == float(searched.exponent_min.sel(epsilon=0.5, d=14))
+    assert float(alone.exponent_min[0, 0]) == float(searched.exponent_min.sel(epsilon=0.5, d=20))
 
 
 def test_a_measure_that_the_algorithm_does_not_give_is_refused():

@@ -82,7 +82,7 @@ class Dense(Design):
         return 4 * d * BLOCK * block_count(n_max, BLOCK)
 
     def bytes_working(self, *, n_max: int, d: int, right: int, left: int) -> int:
-        return 4 * (16 * n_max + 8 * BLOCK * d + 8 * (right + left) * d)
+        return 4 * (16 * n_max + 8 * BLOCK * d)
 
     def seconds(self, *, n, d, right, left):
         # Drawing X; both products with each block while it is in cache.

@@ -44,4 +44,4 @@ class Streamed(Design):
         return 16
 
     def bytes_working(self, *, n_max: int, d: int, right: int, left: int) -> int:
-        return 4 * (16 * n_max + 16 * BLOCK * d + 8 * (right + left) * d)
+        return 4 * (16 * n_max + 16 * BLOCK * d)

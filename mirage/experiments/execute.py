@@ -78,7 +78,7 @@ class Clock:
     """Where the time of a run went, in seconds, and how often it compiled."""
 
     seconds: dict[str, float] = dataclasses.field(
-        default_factory=lambda: dict.fromkeys(("compile", "draw", "train", "measure", "write"), 0.0)
+        default_factory=lambda: dict.fromkeys(("compile", "draw", "train", "measure"), 0.0)
     )
     compilations: dict[str, int] = dataclasses.field(
         default_factory=lambda: {"draw": 0, "train": 0}
@@ -221,7 +221,10 @@ class Executor:
         for family, _ in cells:
             right, left = family.setup.columns
             lanes = len(family.setups) if design.memoryless else 1
-            working = max(working, lanes * design.bytes_working(**size, right=right, left=left))
+            own = design.bytes_working(**size, right=right, left=left)
+            # Projections and features of the second stage.
+            stage_2 = 12 * batch.n_max * family.setup.network.width
+            working = max(working, lanes * (own + stage_2))
         fit = (budget - unit * working) // max(1, drawn) // unit * unit
         if fit < unit:
             raise ValueError(
@@ -279,8 +282,15 @@ class Executor:
             try:
                 yield from self._run_chunk(batch, cells, first, min(first + chunk, seeds))
             except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error) or chunk == self.unit:
+                if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
+                if chunk == self.unit:
+                    n = max(n for _, n in cells)
+                    raise MemoryError(
+                        f"d={batch.d}, n={n}: out of memory with {chunk} seed(s) at once in "
+                        f"design={batch.design.name()}; take a smaller n, fewer devices "
+                        "(runtime.devices) or another design"
+                    ) from error
                 self._held, self._compiled = (None, None), {}
                 self.chunks[batch] = max(self.unit, chunk // 2 // self.unit * self.unit)
                 self.halved.add(batch)
