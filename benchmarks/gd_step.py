@@ -10,13 +10,15 @@ names an interpreter that has PyTorch; without one its lines are left out.
 
 Last, a whole stage 1 at d = 5000, n = 100,000: NumPy draws X (2 GB), mirage never does.
 
-Every contender is a process that waits for its turn; a round lets each measure itself once.
+Every contender is a process that waits for its turn; a round lets each measure itself once. A
+turn waits up to `--wait` seconds for calm cores. Turns during which other work kept more than a
+tenth of a core busy are left out, unless all of a contender's were disturbed: NumPy and PyTorch,
+whose threads spin while they wait for each other, suffer most from company.
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -24,7 +26,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from statistics import median
 
-from report import busy_seconds, header, line, spread, wait_until_calm
+from report import CALM, busy_seconds, header, line, spread, wait_until_calm
 
 SEEDS, N, D, M = 10, 10_000, 500, 4
 FEW, MANY = 4, 44  # steps
@@ -47,9 +49,14 @@ def bandwidth(_: int) -> Measure:
     halves = np.ones((2, 125_000_000), np.float32)
     pool = ThreadPoolExecutor(2)
     forms = {"sum": np.sum, "max": np.max, "dot": lambda x: np.dot(x, x)}
-    return lambda: {
-        name: timed(lambda form=form: list(pool.map(form, halves))) for name, form in forms.items()
-    }
+
+    def measure():
+        return {
+            name: min(timed(lambda form=form: list(pool.map(form, halves))) for _ in range(5))
+            for name, form in forms.items()
+        }
+
+    return measure
 
 
 def training(rounds: int, **settings) -> Iterator:
@@ -184,15 +191,20 @@ WORKERS = {
 
 
 def work(name: str, rounds: int) -> None:
-    """Say when ready, then measure once for each line read."""
+    """Say when ready, then measure once for each line read: seconds by name, cores of others."""
     measure = WORKERS[name](rounds)
     print("ready", flush=True)
     for _ in sys.stdin:
-        print(json.dumps(measure()), flush=True)
+        busy, own, start = busy_seconds(), time.process_time(), time.perf_counter()
+        seconds = measure()
+        others = busy_seconds() - busy - (time.process_time() - own)
+        print(json.dumps([seconds, others / (time.perf_counter() - start)]), flush=True)
 
 
 @contextmanager
-def worker(name: str, rounds: int, python: str = sys.executable) -> Iterator[Measure]:
+def worker(
+    name: str, rounds: int, python: str = sys.executable
+) -> Iterator[Callable[[], tuple[dict[str, float], float]]]:
     """A process of its own that measures when asked to."""
     threads = {"OPENBLAS_NUM_THREADS": "1"} if name == "bandwidth" else {}
     process = subprocess.Popen(
@@ -225,16 +237,21 @@ def worker(name: str, rounds: int, python: str = sys.executable) -> Iterator[Mea
 
 def compare(names: list[str], rounds: int, wait: float, torch: str = "") -> dict[str, list[float]]:
     """Each worker in turn, `rounds` times over: seconds by name."""
-    seconds: dict[str, list[float]] = {}
+    pythons = dict.fromkeys(names, sys.executable) | ({"torch_step": torch} if torch else {})
+    turns: dict[str, list[tuple[dict[str, float], float]]] = {name: [] for name in pythons}
     with ExitStack() as stack:
-        workers = [stack.enter_context(worker(name, rounds)) for name in names]
-        if torch:
-            workers.append(stack.enter_context(worker("torch_step", rounds, torch)))
+        workers = {k: stack.enter_context(worker(k, rounds, p)) for k, p in pythons.items()}
         for _ in range(rounds):
-            for ask in workers:
+            for name, ask in workers.items():
                 wait_until_calm(wait)
-                for name, value in ask().items():
-                    seconds.setdefault(name, []).append(value)
+                turns[name].append(ask())
+    seconds = {}
+    for name, taken in turns.items():
+        calm = [values for values, others in taken if others < CALM]
+        busy = ", ".join(f"{others:.2f}" for _, others in taken)
+        print(f"{name}: {len(calm)} of {rounds} turns calm; cores busy elsewhere: {busy}")
+        kept = calm or [values for values, _ in taken]
+        seconds |= {key: [values[key] for values in kept] for key in kept[0]}
     return seconds
 
 
@@ -303,15 +320,12 @@ def main() -> None:
     command = f"python benchmarks/gd_step.py --rounds={given.rounds} --wait={given.wait:g}"
     version = torch_version(given.torch_python)
     print(header(command + (" --torch-python=PATH" if version else "")), flush=True)
-    busy, start = busy_seconds(), time.perf_counter()
     names = ["bandwidth", "mirage_step", "numpy_step"]
     python = given.torch_python if version else ""
-    report_step(compare(names, given.rounds, given.wait, python), version)
-    report_large(compare(["mirage_large", "numpy_large"], max(2, given.rounds // 3), given.wait))
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    others = busy_seconds() - busy - usage.ru_utime - usage.ru_stime
     print()
-    line("cores busy elsewhere, on average", f"{others / (time.perf_counter() - start):.2f}")
+    report_step(compare(names, given.rounds, given.wait, python), version)
+    print()
+    report_large(compare(["mirage_large", "numpy_large"], max(2, given.rounds // 3), given.wait))
 
 
 if __name__ == "__main__":
