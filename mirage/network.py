@@ -47,7 +47,9 @@ class TwoLayer(Network):
         key_w, key_a = jax.random.split(key)
         m = self.width // 2 if self.symmetric else self.width
         w = jax.random.normal(key_w, (m, d), jnp.float32)
-        w = self.initial_norm * w / jnp.linalg.norm(w, axis=1, keepdims=True)
+        unit = w / jnp.linalg.norm(w, axis=1, keepdims=True)
+        # The barrier keeps its rounding whatever it is compiled with.
+        w = self.initial_norm * jax.lax.optimization_barrier(unit)
         a = jax.random.rademacher(key_a, (m,), jnp.float32)
         if self.symmetric:
             return jnp.concatenate([a, -a]), jnp.concatenate([w, w])

@@ -15,6 +15,8 @@ from jax.sharding import AxisType, Mesh
 
 from mirage.options import Option
 
+# What Slurm and MPI tell JAX, and otherwise the environment.
+PROCESS = ("num_processes", "process_id")
 UNITS = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,8 @@ class Runtime(Option, abc.ABC):
         logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
         if self.distributed and not jax.distributed.is_initialized():
             try:
-                jax.distributed.initialize()
+                known = {k: os.environ.get(f"JAX_{k.upper()}") for k in PROCESS}
+                jax.distributed.initialize(**{k: int(v) for k, v in known.items() if v})
             except (ValueError, RuntimeError) as error:
                 raise ValueError(
                     f"runtime.distributed=True: the processes could not find each other ({error}); "

@@ -52,7 +52,7 @@ def test_auto_takes_the_cheapest_design_that_can_serve():
     assert resolve(2_000_000, 100_000, 42) == Deferred()
     assert resolve(100_000, 30, 42) == Dense()  # more query columns than d
     assert resolve(2_000_000, 2000, 2500) == Streamed()  # 16 GB
-    assert resolve(100_000, 5000, 42, Rademacher()) == Dense()  # not Gaussian: drawn
+    assert resolve(50_000, 5000, 42, Rademacher()) == Dense()  # not Gaussian: drawn
 
 
 @given(st.integers(10, 10**6), st.integers(10, 10**5), st.integers(1, 400))

@@ -288,5 +288,5 @@ class Deferred(Design):
 
     def seconds(self, *, n, d, right, left):
         columns = right + left
-        # Labels; normals and orthonormalisation; reading the columns in use at every question.
-        return (n + d) * (2e-7 + 1.9e-8 * columns + 1.3e-10 * columns**2)
+        # Every question; labels; normals and orthonormalisation; reading the columns in use.
+        return 2e-4 * columns + (n + d) * (2e-7 + 1.9e-8 * columns + 1.3e-10 * columns**2)

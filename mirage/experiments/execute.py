@@ -24,6 +24,9 @@ from mirage.losses import OneOf
 
 log = logging.getLogger(__name__)
 
+# Columns that one product with X takes at most. Sixteen cost little more than four, and a lane
+# keeps its bits whatever the others; beyond, other kernels with other rounding would serve.
+COLUMNS = 16
 # The random streams of a cell, by name and not by order of use.
 STREAMS = ("matrix", "labels", "training", "directions")
 
@@ -161,8 +164,9 @@ def run_seed(
             result["direction_gram"] = directions @ directions.T
         return result
 
-    # Without memory every lane asks the same X, in one product; else one lane after the other.
-    return jax.vmap(run)(lanes) if design.memoryless else jax.lax.map(run, lanes)
+    # Without memory several lanes ask the same X in one product; else one after the other.
+    at_once = max(1, COLUMNS // static.network.width) if design.memoryless else 1
+    return jax.lax.map(run, lanes, batch_size=at_once) if at_once > 1 else jax.lax.map(run, lanes)
 
 
 class Executor:
