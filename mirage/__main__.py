@@ -30,6 +30,7 @@ from mirage.config import (
 )
 from mirage.experiments import Experiment, save, simulate
 from mirage.experiments.execute import Executor
+from mirage.experiments.tuning import TuningError
 from mirage.figures.recovery import sample_axis
 
 log = logging.getLogger("mirage")
@@ -52,6 +53,8 @@ def run(config: DictConfig) -> None:
         results = simulate(experiment, output)
         saved = save(results, output)
         drawn = figures.write(figures.draw(results, config.figure), output, experiment.name)
+    except TuningError as error:
+        raise RunError(str(error)) from error
     except OSError as error:
         raise RunError(f"cannot write the results: {_reason(error)}") from error
     x = sample_axis(results)

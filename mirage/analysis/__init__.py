@@ -1,0 +1,1 @@
+"""Analysis: a Dataset of results in, a Dataset of what follows from them out."""
