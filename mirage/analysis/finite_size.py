@@ -15,7 +15,7 @@ from mirage.analysis.bootstrap import curves
 
 # A crossing needs the larger d to lie below, then above the smaller, each in sum over α by this
 # many standard errors.
-SIGNIFICANT = 3.0
+SIGNIFICANT = 2.0
 
 
 def finite_size(

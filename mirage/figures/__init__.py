@@ -6,9 +6,17 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
+from mirage.figures.compute import compute
+from mirage.figures.error_surface import error_surface
+from mirage.figures.finite_size import finite_size
 from mirage.figures.recovery import recovery
 
-FIGURES = {"recovery": recovery}
+FIGURES = {
+    "recovery": recovery,
+    "compute": compute,
+    "error_surface": error_surface,
+    "finite_size": finite_size,
+}
 
 
 def draw(dataset: xr.Dataset, figure: str = "recovery") -> Figure:
