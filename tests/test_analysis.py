@@ -9,7 +9,7 @@ from mirage.analysis.finite_size import collapse_quality, crossing_of, finite_si
 
 
 def planted(alpha_c=7.0, nu=1.6, shift=0.0, seeds=40, root_seed=0):
-    """1/(1 + e^{−x}), x = (α − α_c − shift log d) d^{1/ν}/20, with noise that seeds do not share."""
+    """1/(1 + e^{−x}), x = (α − α_c − shift log d) d^{1/ν}/20, with independent noise."""
     rng = np.random.default_rng(root_seed)
     d, alpha = np.array([50, 100, 200, 400]), np.linspace(4, 10, 13)
     centre = alpha_c + shift * np.log(d / 50)

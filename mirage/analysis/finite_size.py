@@ -178,7 +178,7 @@ def collapse_quality(
     return float(np.mean((y[used] - master) ** 2 / (error[used] ** 2 + variance)))
 
 
-def _deviation(resamples: Float[np.ndarray, "samples *rest"]) -> Float[np.ndarray, "*rest"]:
+def _deviation(resamples: np.ndarray) -> np.ndarray:
     """Standard deviation over resamples, those without a value left out; NaN if most are."""
     kept = np.isfinite(resamples)
     count = kept.sum(axis=0)

@@ -31,9 +31,7 @@ def compute(dataset: xr.Dataset, *, level: float = 0.8) -> Figure:
         for hue, choice in enumerate(choices):
             place = dict(zip(groups, choice, strict=True))
             here, words = dataset.sel(place), ", ".join(map(str, choice))
-            for colour, d in zip(
-                shades(hue, dataset.sizes["d"]), dataset["d"].values, strict=True
-            ):
+            for colour, d in zip(shades(hue, dataset.sizes["d"]), dataset["d"].values, strict=True):
                 one = here.sel(d=d)
                 low, middle, high = one["cos_best"].quantile([LOW, 0.5, HIGH], "seed").values
                 for axis, cost in zip(axes, COSTS, strict=False):
