@@ -21,7 +21,9 @@ def curves(
     picked = np.concatenate([np.broadcast_to(np.arange(seeds), (1, *picked.shape[1:])), picked])
     with np.errstate(invalid="ignore"):
         averaged = [
-            np.stack([_average(average, one.values[..., p]) for one, p in zip(values, row)])
+            np.stack(
+                [_average(average, one.values[..., p]) for one, p in zip(values, row, strict=True)]
+            )
             for row in picked
         ]
     dims = ("resample", *values.dims[:-1])
