@@ -32,6 +32,7 @@ from mirage.config import (
 )
 from mirage.experiments import Experiment, save, simulate
 from mirage.experiments.execute import Executor
+from mirage.experiments.tuning import TuningError
 from mirage.figures.recovery import sample_axis
 
 log = logging.getLogger("mirage")
@@ -54,7 +55,7 @@ def run(config: DictConfig) -> None:
         results = simulate(experiment, output)
         saved = save(results, output)
         drawn = figures.write(figures.draw(results, config.figure), output, experiment.name)
-    except MemoryError as error:
+    except (MemoryError, TuningError) as error:
         raise RunError(str(error)) from error
     except OSError as error:
         raise RunError(f"cannot write the results: {_reason(error)}") from error

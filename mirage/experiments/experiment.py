@@ -140,6 +140,43 @@ class Experiment:
             different = len({repr(value) for value in values}) == len(values)
             require(different, f"vary.{key}", values, accepted)
         self._check_cells()
+        if self.tune is not None:
+            self._check_tune(self.tune)
+
+    def _check_tune(self, tune: Tune):
+        for key, values in tune.settings:
+            group, _, setting = key.partition(".")
+            where, groups = f"tune.settings.{key}", ", ".join(GROUPS)
+            require(group in GROUPS, where, list(values), f"expected a group among {groups}")
+            require(key not in self.vary, where, list(values), "this setting is varied")
+            given = getattr(self, group)
+            options = given.values() if isinstance(given, Mapping) else [given]
+            having = [option for option in options if setting in option.settings()]
+            require(len(having) > 0, where, list(values), "no option has this setting")
+            for option, value in itertools.product(having, values):
+                try:
+                    dataclasses.replace(option, **{setting: value})
+                except TypeError as error:
+                    raise ValueError(f"{where}={value!r}: {error}") from error
+        self.narrowed(tune)
+
+    def narrowed(self, tune: Tune) -> dict[str, Any]:
+        """The fields that `tune.within` narrows, at the values it keeps."""
+        known: dict[str, Sequence[Any]] = {"d": self.dimensions}
+        if self.search is None:
+            known[self.sample_kind] = self.sample_values
+        known |= {name: self.vary[key] for name, key in self.varied.items()}
+        changed: dict[str, Any] = {}
+        for name, values in tune.within:
+            require(name in known, "tune.within", name, f"expected one of {', '.join(known)}")
+            inside, kept = set(values) <= set(known[name]), list(known[name])
+            require(inside, f"tune.within.{name}", list(values), f"expected some of {kept}")
+            if name in self.varied:
+                vary = changed.get("vary", self.vary)
+                changed["vary"] = {**vary, self.varied[name]: list(values)}
+            else:
+                changed[name] = values
+        return changed
 
     def _check_cells(self):
         for d, value in itertools.product(self.dimensions, self.sample_values):

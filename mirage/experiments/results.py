@@ -322,10 +322,18 @@ def _dataset(experiment: Experiment, table: Table, designs: np.ndarray) -> xr.Da
             "seed": experiment.first_seed + np.arange(experiment.seeds),
         }
     )
+    sizes: dict[str, int] = {}
+    for name, (extra, _, _) in VARIABLES.items():
+        if name in table.arrays:
+            shape = table.arrays[name].shape[len(cell) :]
+            sizes |= {k: max(v, sizes.get(k, 0)) for k, v in zip(extra, shape, strict=True)}
     for name, (extra, long_name, units) in VARIABLES.items():
         if name in table.arrays:
             attrs = {"long_name": long_name, "units": units}
-            dataset[name] = ((*cell, *extra), table.arrays[name], attrs)
+            # Setups of other widths may lack a variable: all get the longest dimensions.
+            dtype = table.arrays[name].dtype
+            padded = table.array(name, dtype, tuple(sizes[dim] for dim in extra))
+            dataset[name] = ((*cell, *extra), padded, attrs)
             for dim, size in zip(extra, table.arrays[name].shape[len(cell) :], strict=True):
                 dataset.coords[dim] = np.arange(size)
     dataset["diverged"] = (

@@ -2,7 +2,7 @@
 
 import abc
 import itertools
-import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -10,15 +10,15 @@ import equinox as eqx
 import numpy as np
 
 from mirage.measures import SCALARS
-from mirage.options import Option
-
-log = logging.getLogger(__name__)
+from mirage.options import Option, require
 
 Settings = tuple[tuple[str, tuple[Any, ...]], ...]
 
 
 def listed(settings: Any) -> Settings:
     """`{group: {setting: values}}` or `{"group.setting": values}` as pairs of key and values."""
+    if settings is None:
+        return ()
     if not isinstance(settings, Mapping):
         return settings
     pairs: list[tuple[str, tuple[Any, ...]]] = []
@@ -37,7 +37,8 @@ class Tune(Option, abc.ABC):
     `settings` gives the values of each (`{algorithm: {step_size: [1, 2]}, loss: {delta: [1]}}`);
     a setting that an option does not have is not tried for it. `measure` is what is compared,
     its median over seeds; its logarithm (its value for a cosine) is averaged over d, sample size
-    and whatever else the experiment varies.
+    and whatever else the experiment varies. `within` narrows these (`{width: [16], alpha: [10]}`)
+    where to tune at every cell would cost too much.
     """
 
     group: ClassVar[str] = "tune"
@@ -45,25 +46,34 @@ class Tune(Option, abc.ABC):
     settings: Settings = eqx.field(static=True, converter=listed)
     seeds: int = eqx.field(static=True, default=5)
     measure: str = eqx.field(static=True, default="test_error")
+    within: Settings = eqx.field(static=True, converter=listed, default=None)  # type: ignore[assignment]
 
     def __check_init__(self):
         self.check("seeds", self.seeds >= 1, "expected a whole number ≥ 1")
         known = ", ".join(SCALARS)
         self.check("measure", self.measure in SCALARS, f"expected one of {known}")
         accepted = "expected {group: {setting: [values]}}"
-        self.check(
-            "settings", isinstance(self.settings, tuple) and len(self.settings) > 0, accepted
-        )
+        good = isinstance(self.settings, tuple) and len(self.settings) > 0
+        self.check("settings", good, accepted)
         for key, values in self.settings:
-            self.check("settings", "." in key and len(values) > 0, accepted)
+            require("." in key and len(values) > 0, f"tune.settings.{key}", list(values), accepted)
+        accepted = "expected {dimension: [values]}"
+        self.check("within", isinstance(self.within, tuple), accepted)
+        for key, values in self.within:
+            require(len(values) > 0, f"tune.within.{key}", list(values), accepted)
 
-    def score(self, values: np.ndarray) -> float:
-        """What is minimised, for measured values (..., seeds); a diverged cell is the worst."""
+    def score(self, values: np.ndarray) -> tuple[int, float]:
+        """What is minimised, for measured values (..., seeds): how many cells diverged (their
+        median did), then the mean over the others; inf where none is left.
+        """
         median = np.median(np.where(np.isnan(values), np.inf, values), axis=-1)
+        kept = median[np.isfinite(median)]
+        diverged = median.size - kept.size
+        if kept.size == 0:
+            return diverged, math.inf
         if self.measure != "test_error":
-            return float(-np.where(np.isfinite(median), median, 0.0).mean())
-        with np.errstate(divide="ignore"):
-            return float(np.log(median).mean())
+            return diverged, float(-kept.mean())
+        return diverged, float(np.log(np.maximum(kept, np.finfo(float).tiny)).mean())
 
 
 class Grid(Tune):

@@ -3,16 +3,21 @@
 import dataclasses
 import itertools
 import logging
+import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
-import numpy as np
 import xarray as xr
 
-from mirage.experiments.experiment import GROUPS, RESERVED_SEEDS, Experiment
-from mirage.experiments.tune import candidates
+from mirage.experiments.experiment import RESERVED_SEEDS, Experiment
+from mirage.experiments.tune import Tune, candidates
 from mirage.options import require
 
 log = logging.getLogger(__name__)
+
+
+class TuningError(ValueError):
+    """No candidate is any good."""
 
 
 def tuned(experiment: Experiment, run: Callable[[Experiment], xr.Dataset]) -> Experiment:
@@ -25,7 +30,6 @@ def tuned(experiment: Experiment, run: Callable[[Experiment], xr.Dataset]) -> Ex
         return experiment
     tried = {}  # group → label → (name of the option, settings)
     for group in dict.fromkeys(key.split(".")[0] for key, _ in tune.settings):
-        require(group in GROUPS, "tune.settings", group, f"expected one of {', '.join(GROUPS)}")
         given = getattr(experiment, group)
         options = given if isinstance(given, Mapping) else {"": given}
         tried[group] = {
@@ -33,22 +37,26 @@ def tuned(experiment: Experiment, run: Callable[[Experiment], xr.Dataset]) -> Ex
             for name, option in options.items()
             for settings in candidates(option, group, tune.settings)
         }
-    for key, values in tune.settings:
-        used = any(key in s for labels in tried.values() for _, s in labels.values())
-        require(used, f"tune.settings.{key}", list(values), "no option has this setting")
     expanded = {
         group: {label: _changed(experiment, group, *one) for label, one in labels.items()}
         for group, labels in tried.items()
     }
     trial = dataclasses.replace(
-        experiment, **expanded, tune=None, seeds=tune.seeds, first_seed=RESERVED_SEEDS
+        experiment,
+        **expanded,
+        **experiment.narrowed(tune),
+        tune=None,
+        seeds=tune.seeds,
+        first_seed=RESERVED_SEEDS,
     )
-    log.info("tuning: %d candidates, %d seeds", len(trial.setups()), tune.seeds)
-    measure = run(trial)[tune.measure]
-    best: dict[tuple[str, ...], tuple[float, dict]] = {}
+    log.info("tuning: %d setups, %d seeds", len(trial.setups()), tune.seeds)
+    results = run(trial)
+    has = tune.measure in results
+    require(has, "tune.measure", tune.measure, "this algorithm has no such measure")
+    best: dict[tuple[str, ...], tuple[tuple[int, float], dict]] = {}
     for labels in itertools.product(*trial.compared.values()):
         place = dict(zip(trial.compared, labels, strict=True))
-        score = tune.score(measure.sel(place).transpose(..., "seed").values)
+        score = tune.score(results[tune.measure].sel(place).transpose(..., "seed").values)
         chosen = {group: tried[group][place[group]] for group in tried}
         names = tuple(
             chosen[group][0] if group in chosen else place[group] for group in experiment.compared
@@ -57,17 +65,27 @@ def tuned(experiment: Experiment, run: Callable[[Experiment], xr.Dataset]) -> Ex
         if names not in best or score < best[names][0]:
             best[names] = (score, settings)
     for names, (score, settings) in best.items():
-        ends = [
-            key
-            for key, values in tune.settings
-            if key in settings and len(values) > 2 and settings[key] in (values[0], values[-1])
-        ]
-        edge = f"; {' and '.join(ends)} at the end of the values tried" if ends else ""
-        worst = "; every candidate diverged somewhere" if np.isinf(score) else ""
-        log.info("tuned %s: %s%s%s", "/".join(names) or "", settings, edge, worst)
+        _report("/".join(names), score, settings, tune)
     return dataclasses.replace(
         experiment, tune=None, tuned={names: settings for names, (_, settings) in best.items()}
     )
+
+
+def _report(name: str, score: tuple[int, float], settings: Mapping[str, Any], tune: Tune) -> None:
+    """Log the best settings of one option; TuningError where every candidate diverged."""
+    diverged, value = score
+    if math.isinf(value):
+        listed = ", ".join(f"{key}={list(values)}" for key, values in tune.settings)
+        where = f" for {name}" if name else ""
+        raise TuningError(f"tune.settings: every candidate diverged{where}; tried {listed}")
+    ends = [
+        key
+        for key, values in tune.settings
+        if key in settings and len(values) > 2 and settings[key] in (min(values), max(values))
+    ]
+    edge = f"; {' and '.join(ends)} at the end of the values tried" if ends else ""
+    some = f"; {diverged} cells diverged" if diverged else ""
+    log.info("tuned %s: %s%s%s", name, settings, edge, some)
 
 
 def _changed(experiment: Experiment, group: str, name: str, settings: Mapping):

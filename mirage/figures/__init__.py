@@ -6,13 +6,19 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
+from mirage.figures.compute import compute
+from mirage.figures.error_surface import error_surface
+from mirage.figures.finite_size import finite_size
 from mirage.figures.minimal_samples import minimal_samples, minimal_samples_vs_steps
 from mirage.figures.recovery import recovery
 
 FIGURES = {
+    "recovery": recovery,
+    "compute": compute,
+    "error_surface": error_surface,
+    "finite_size": finite_size,
     "minimal_samples": minimal_samples,
     "minimal_samples_vs_steps": minimal_samples_vs_steps,
-    "recovery": recovery,
 }
 
 
