@@ -6,9 +6,17 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
+from mirage.figures.gd_vs_power_iteration import gd_vs_power_iteration
 from mirage.figures.recovery import recovery
+from mirage.figures.stopping_time import stopping_time
+from mirage.figures.universality import universality
 
-FIGURES = {"recovery": recovery}
+FIGURES = {
+    "gd_vs_power_iteration": gd_vs_power_iteration,
+    "recovery": recovery,
+    "stopping_time": stopping_time,
+    "universality": universality,
+}
 
 
 def draw(dataset: xr.Dataset, figure: str = "recovery") -> Figure:
