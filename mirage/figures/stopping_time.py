@@ -22,9 +22,9 @@ def stopping_time(dataset: xr.Dataset) -> Figure:
 
     Above, a panel for each `condition_number`, a shade for each d: medians and 30th-70th
     percentile bands over seeds, and dotted the T at which κ^T = 100, the largest ratio of extents
-    at which a direction still counts. Below, the argmax of each median with its bootstrap interval and
-    c √(log d), c fitted; without κ = 1, where nothing collapses and no step is best. Of several
-    sample sizes the last is drawn.
+    at which a direction still counts. Below, the argmax of each median with its bootstrap
+    interval and c √(log d), c fitted; without κ = 1, where nothing collapses and no step is best.
+    Of several sample sizes the last is drawn.
     """
     kind, panels = sample_axis(dataset), "condition_number"
     dims = dataset[Y].dims
