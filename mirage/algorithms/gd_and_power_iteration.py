@@ -46,8 +46,8 @@ class GdAndPowerIteration(Algorithm):
     centred: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self):
-        rates = {"step_size": self.step_size, "weight_decay": self.weight_decay}
-        LayerwiseGd(steps=self.steps, **rates)
+        rate, decay = self.step_size, self.weight_decay
+        LayerwiseGd(steps=self.steps, step_size=rate, weight_decay=decay)
 
     @property
     def descent(self) -> LayerwiseGd:

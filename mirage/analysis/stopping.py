@@ -53,5 +53,6 @@ def root_log_prefactor(best_step: xr.DataArray) -> xr.DataArray:
     √(log d) is how the number of steps grows that balances the two terms of the sample size in
     Theorem 1 of arXiv 2511.15120, d κ^{2T} and d^{1 + 1/T}. Takes T* (..., d), gives c (...).
     """
-    root = np.sqrt(np.log(best_step["d"]))
+    d = best_step["d"]
+    root = d.copy(data=np.sqrt(np.log(d.values)))
     return (best_step * root).sum("d") / (root**2).sum("d")

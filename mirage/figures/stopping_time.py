@@ -1,9 +1,12 @@
 """Subspace recovery against the number of steps, and the best number of steps."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from mirage.analysis.stopping import best_steps, root_log_prefactor
@@ -35,7 +38,8 @@ def stopping_time(dataset: xr.Dataset) -> Figure:
     kappas, sizes = dataset[panels].values, dataset["d"].values
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(1.6 + 1.5 * max(len(kappas), 3), 4.9), layout="constrained")
-        top, bottom = figure.subfigures(2, 1, height_ratios=(1.1, 1))
+        halves: Any = figure.subfigures(2, 1, height_ratios=(1.1, 1))
+        top, bottom = halves
         axes = top.subplots(1, len(kappas), sharey=True, squeeze=False)[0]
         for hue, (panel, kappa) in enumerate(zip(axes, kappas, strict=True)):
             for colour, d in zip(shades(hue, len(sizes)), sizes, strict=True):
@@ -52,9 +56,10 @@ def stopping_time(dataset: xr.Dataset) -> Figure:
             panel.set_ylim(0, 1.02)
         axes[0].set_ylabel("smallest principal\ncosine of W and U")
         # Shades run alike in every hue: the legend shows them in grey.
-        greys = shades(4, len(sizes))
-        handles = [plt.Line2D([], [], color=g, marker="o") for g in greys]
-        handles.append(plt.Line2D([], [], color="black", lw=1, ls=":"))
+        handles = []
+        for grey in shades(4, len(sizes)):
+            handles += axes[0].plot([], [], "o-", color=grey)
+        handles.append(Line2D([], [], color="black", lw=1, ls=":"))
         labels = [*(f"d = {d}" for d in sizes), rf"$\kappa^{{T_1}} = {RESOLUTION}$"]
         top.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
         _best(bottom.subplots(), dataset, panels)
