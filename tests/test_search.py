@@ -161,7 +161,7 @@ def test_a_search_gives_thresholds_intervals_samples_and_what_it_tried(searched)
         assert searched[end].dims == ("epsilon", "d")
     good = searched.status == "found"
     assert good.any()
-    floor = np.floor(searched.d.values ** searched.exponent_min.values + 1e-9)
+    floor = np.floor(searched.d.values**searched.exponent_min.values + 1e-9)
     np.testing.assert_array_equal(searched.n.where(good), np.where(good, floor, np.nan))
     assert searched.test_error.dims == ("d", "trial", "seed")
     # The criterion holds where it says, by the numbers kept of every trial.

@@ -2,6 +2,7 @@
 
 from mirage.algorithms.base import Algorithm, Problem, Trained, draw_problem
 from mirage.algorithms.first_layer_gd import FirstLayerGd
+from mirage.algorithms.gd_and_power_iteration import GdAndPowerIteration
 from mirage.algorithms.layerwise_gd import LayerwiseGd
 from mirage.algorithms.loop import train
 from mirage.algorithms.power_iteration import PowerIteration
@@ -9,6 +10,7 @@ from mirage.algorithms.power_iteration import PowerIteration
 __all__ = [
     "Algorithm",
     "FirstLayerGd",
+    "GdAndPowerIteration",
     "LayerwiseGd",
     "PowerIteration",
     "Problem",

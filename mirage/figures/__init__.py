@@ -9,8 +9,11 @@ from matplotlib.figure import Figure
 from mirage.figures.compute import compute
 from mirage.figures.error_surface import error_surface
 from mirage.figures.finite_size import finite_size
+from mirage.figures.gd_vs_power_iteration import gd_vs_power_iteration
 from mirage.figures.minimal_samples import minimal_samples, minimal_samples_vs_steps
 from mirage.figures.recovery import recovery
+from mirage.figures.stopping_time import stopping_time
+from mirage.figures.universality import universality
 
 FIGURES = {
     "recovery": recovery,
@@ -19,6 +22,9 @@ FIGURES = {
     "finite_size": finite_size,
     "minimal_samples": minimal_samples,
     "minimal_samples_vs_steps": minimal_samples_vs_steps,
+    "gd_vs_power_iteration": gd_vs_power_iteration,
+    "stopping_time": stopping_time,
+    "universality": universality,
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from mirage.inputs.base import normal
-from mirage.inputs.file import read_matrix
+from mirage.inputs.file import read_matrix, single_precision
 from mirage.options import Option, require
 
 
@@ -50,10 +50,13 @@ class Given(Directions):
     path: str = eqx.field(static=True)
 
     def __check_init__(self):
-        rank = np.linalg.matrix_rank(matrix := read_matrix(self.path, "directions.path"))
-        accepted = "its rows must be linearly independent and finite"
-        good = bool(np.isfinite(matrix).all()) and rank == matrix.shape[0]
-        require(good, "directions.path", self.path, accepted)
+        rank = np.linalg.matrix_rank(matrix := self._matrix())
+        accepted = "its rows must be linearly independent"
+        require(rank == matrix.shape[0], "directions.path", self.path, accepted)
+
+    def _matrix(self) -> np.ndarray:
+        matrix = read_matrix(self.path, "directions.path")
+        return single_precision(matrix, self.path, "directions.path")
 
     def check_size(self, *, r, d):
         shape = read_matrix(self.path, "directions.path").shape
@@ -61,4 +64,4 @@ class Given(Directions):
         require(shape == (r, d), "directions.path", self.path, accepted)
 
     def draw(self, key, r, d):
-        return jnp.asarray(np.asarray(read_matrix(self.path, "directions.path"), np.float32))
+        return jnp.asarray(self._matrix())

@@ -46,7 +46,7 @@ class Student(Drawn):
 
     def rows(self, key, shape):
         nu = jnp.asarray(self.degrees_of_freedom, jnp.float32)
-        tiny = float(jnp.finfo(jnp.float32).tiny)
-        u, v = jax.random.uniform(key, (2, *shape), jnp.float32, tiny, 1.0)
+        # Uniform numbers are multiples of 2^-23: a 0 stands for less than that, not for 1e-38.
+        u, v = jax.random.uniform(key, (2, *shape), jnp.float32, 2.0**-24, 1.0)
         radius = jnp.sqrt((nu - 2) * jnp.expm1(-2 / nu * jnp.log(u)))
         return radius * cos(2 * jnp.pi * v)

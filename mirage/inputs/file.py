@@ -20,8 +20,16 @@ def read_matrix(path: str, key: str) -> np.ndarray:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{key}={path!r}: cannot be read: {error}") from error
-    good = matrix.ndim == 2 and np.issubdtype(matrix.dtype, np.number)
+    good = matrix.ndim == 2 and matrix.dtype.kind in "fiu"
     require(good, key, path, f"{accepted}; it holds {matrix.dtype} of shape {matrix.shape}")
+    return matrix
+
+
+def single_precision(matrix: np.ndarray, path: str, key: str) -> np.ndarray:
+    """The matrix in float32; ValueError naming `key` unless all of it is finite there."""
+    with np.errstate(over="ignore"):
+        matrix = np.asarray(matrix, np.float32)
+    require(bool(np.isfinite(matrix).all()), key, path, "it holds NaN or infinite numbers")
     return matrix
 
 
@@ -29,12 +37,16 @@ class File(Inputs):
     """Rows of the matrix in a `.npy` file, (rows, d), in an order of its own for each seed.
 
     The rows are cut in three, for the first layer, the readout and the error, so n is at most
-    a third of them. With `standardise` every column is brought to mean 0 and variance 1.
+    a third of them. With `standardise` every column is brought to mean 0 and variance 1, a
+    constant one to 0.
     """
 
     path: str = eqx.field(static=True)
     standardise: bool = eqx.field(static=True, default=True)
-    matrix: Float[Array, "rows d"] | None = eqx.field(default=None, init=False)
+    matrix: Float[Array, "rows d"] | None = eqx.field(init=False)
+
+    def __post_init__(self):
+        self.matrix = None  # until `load`; a default would stay with the class
 
     def __check_init__(self):
         read_matrix(self.path, "inputs.path")
@@ -47,10 +59,13 @@ class File(Inputs):
         require(n_max <= most, "n", n_max, accepted)
 
     def load(self, *, d):
-        matrix = np.asarray(read_matrix(self.path, "inputs.path"), np.float32)
+        matrix = single_precision(read_matrix(self.path, "inputs.path"), self.path, "inputs.path")
         if self.standardise:
-            spread = matrix.std(axis=0)
-            matrix = (matrix - matrix.mean(axis=0)) / np.where(spread > 0, spread, 1)
+            mean, spread = (f(matrix, axis=0, dtype=np.float64) for f in (np.mean, np.std))
+            # The spread of a constant column is rounding, or nothing.
+            varies = spread > 1e-6 * np.abs(matrix).max(axis=0, initial=0)
+            centred = matrix - mean.astype(np.float32)
+            matrix = centred * np.where(varies, 1 / np.where(varies, spread, 1), 0).astype("f4")
         return eqx.tree_at(lambda f: f.matrix, self, matrix, is_leaf=lambda x: x is None)
 
     def source(self, key, part):

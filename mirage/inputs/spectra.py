@@ -18,9 +18,9 @@ class Correlated(Drawn):
         rho = jnp.asarray(self.correlation, jnp.float32)
         d = shape[1]
         lag = jnp.arange(d)[:, None] - jnp.arange(d)[None]
-        power = jnp.where(lag == 0, 1.0, rho ** jnp.maximum(lag, 1))
+        power = jnp.where(lag == 0, 1.0, rho ** jnp.maximum(lag, 1).astype(jnp.float32))
         innovation = jnp.where(jnp.arange(d) == 0, 1.0, jnp.sqrt(1 - rho**2))
-        factor = jnp.where(lag >= 0, power, 0.0) * innovation
+        factor = jnp.where(lag >= 0, power, 0.0) * innovation[None]
         return normal(key, shape) @ factor.T
 
 
@@ -38,4 +38,4 @@ class PowerLaw(Drawn):
     def rows(self, key, shape):
         d = shape[1]
         variance = jnp.arange(1, d + 1, dtype=jnp.float32) ** -jnp.asarray(self.decay, jnp.float32)
-        return normal(key, shape) * jnp.sqrt(variance / variance.mean())
+        return normal(key, shape) * jnp.sqrt(variance / variance.mean())[None]
