@@ -15,8 +15,6 @@ from jax.sharding import AxisType, Mesh
 
 from mirage.options import Option
 
-# What Slurm and MPI tell JAX, and otherwise the environment.
-PROCESS = ("num_processes", "process_id")
 UNITS = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 log = logging.getLogger(__name__)
 
@@ -64,8 +62,12 @@ class Runtime(Option, abc.ABC):
         logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
         if self.distributed and not jax.distributed.is_initialized():
             try:
-                known = {k: os.environ.get(f"JAX_{k.upper()}") for k in PROCESS}
-                jax.distributed.initialize(**{k: int(v) for k, v in known.items() if v})
+                # Slurm and MPI tell JAX themselves; otherwise the environment does.
+                count, index = map(os.environ.get, ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
+                jax.distributed.initialize(
+                    num_processes=int(count) if count else None,
+                    process_id=int(index) if index else None,
+                )
             except (ValueError, RuntimeError) as error:
                 raise ValueError(
                     f"runtime.distributed=True: the processes could not find each other ({error}); "

@@ -348,7 +348,9 @@ class Executor:
     def _share(self, keys: np.ndarray) -> jax.Array:
         """Keys laid out over the devices, those of other processes included."""
         sharding = NamedSharding(self.mesh, PartitionSpec("seed"))
-        return jax.make_array_from_callback(keys.shape, sharding, lambda index: keys[index])
+        return jax.make_array_from_callback(
+            keys.shape, sharding, lambda index: keys[index], dtype=keys.dtype
+        )
 
     def _over_seeds(self, function):
         """`function(key, drawn, seed, n, ...)` a seed: over devices, `width` side by side.
