@@ -1,5 +1,6 @@
 """The door: `python -m mirage +experiment=huber_vs_mse`. Hydra composes, this hands over."""
 
+import json
 import logging
 import os
 import sys
@@ -32,6 +33,7 @@ from mirage.config import (
 )
 from mirage.experiments import Experiment, save, simulate
 from mirage.experiments.execute import Executor
+from mirage.experiments.search import SearchError
 from mirage.experiments.tuning import TuningError
 from mirage.figures.recovery import sample_axis
 
@@ -53,13 +55,17 @@ def run(config: DictConfig) -> None:
     try:
         (output / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
         results = simulate(experiment, output)
+        if not experiment.runtime.writes():
+            return
         saved = save(results, output)
         drawn = figures.write(figures.draw(results, config.figure), output, experiment.name)
-    except (MemoryError, TuningError) as error:
+    except (MemoryError, SearchError, TuningError) as error:
         raise RunError(str(error)) from error
     except OSError as error:
         raise RunError(f"cannot write the results: {_reason(error)}") from error
     print(summary(results))
+    if experiment.runtime.profile:
+        print(profile(results, output))
     print(f"\nfigure:  {_shown(drawn[0])}\nresults: {_shown(saved)}")
 
 
@@ -81,6 +87,16 @@ def summary(results: xr.Dataset) -> str:
             f"{diverged} of {results['diverged'].size} cells diverged and count as missing"
         )
     return "\n".join(lines)
+
+
+def profile(results: xr.Dataset, output: Path) -> str:
+    """Where the wall time of a run went, and where its trace is."""
+    wall = float(results.attrs["wall_time_s"])
+    times = json.loads(results.attrs["times_s"])
+    times["the rest"] = max(0.0, wall - sum(times.values()))
+    lines = [f"  {part:<10}{t:>9.2f} s {t / wall:>6.0%}" for part, t in times.items()]
+    trace = f"trace:   {_shown(output / 'profile')} (TensorBoard, Perfetto)"
+    return "\n".join([f"\nwhere {wall:.1f} s went", *lines, trace])
 
 
 def _interval(value: float, low: float, high: float, status: str) -> str:

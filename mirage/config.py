@@ -181,11 +181,16 @@ def plugins_in(overrides: Iterable[str]) -> list[str]:
 def prepare(overrides: Sequence[str]) -> list[str]:
     """Overrides as Hydra wants them.
 
-    Formulas are quoted; and of `alpha`, `exponent` and `n` the one that is given takes the
-    place of the one in the config.
+    Formulas are quoted; of `alpha`, `exponent` and `n` the one that is given takes the place of
+    the one in the config, a search that of them all; `search.at_least` that of `at_most`.
     """
     # Any setting may be varied, so that it is added where the config does not have it yet.
     ready = [re.sub(r"^vary\.", "++vary.", _quoted(override)) for override in overrides]
+    keys = [o.split("=")[0].lstrip("+") for o in ready]
+    if "search.at_least" in keys and "search.at_most" not in keys:
+        ready.append("search.at_most=null")
+    if "search" in keys:
+        ready += [f"{kind}=null" for kind in SAMPLES if kind not in keys]
     given = {m[1] for o in ready if (m := re.match(r"\+{0,2}(alpha|exponent|n)=", o))}
     nulled = {o.split("=")[0].lstrip("+") for o in ready if re.fullmatch(r"\+{0,2}\w+=null", o)}
     if given - nulled:

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 class Runtime(Option, abc.ABC):
     """`memory` bounds what a chunk of seeds may hold; the rest is about speed.
 
-    `devices` limits how many devices share the seeds (null: all; on a CPU one a core).
+    `devices` limits how many devices of a process share the seeds (null: all; on a CPU one a
+    core).
     `seeds_at_once` seeds run side by side in one kernel on each device (null: 1 on a CPU, where
     a seed's block of X then stays in cache, 16 elsewhere). `compilation_cache` is a folder, null
     for the user's cache folder, "off" for none. `progress` shows a bar on a terminal. `profile`
@@ -95,9 +96,17 @@ class Runtime(Option, abc.ABC):
             yield
 
     def mesh(self) -> Mesh:
-        """The devices in a row, along which seeds are shared out."""
-        count = min(self.devices or jax.device_count(), jax.device_count())
-        return jax.make_mesh((count,), ("seed",), (AxisType.Auto,), devices=jax.devices()[:count])
+        """The devices of all processes in a row, along which seeds are shared out."""
+        by_process = [
+            [device for device in jax.devices() if device.process_index == process]
+            for process in range(jax.process_count())
+        ]
+        devices = [device for own in by_process for device in own[: self.devices]]
+        return jax.make_mesh((len(devices),), ("seed",), (AxisType.Auto,), devices=devices)
+
+    def writes(self) -> bool:
+        """Whether this process is the one that writes results."""
+        return jax.process_index() == 0
 
     def width(self) -> int:
         """Seeds side by side in one kernel on each device."""

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mirage
+from mirage import __main__ as main
 from mirage import Experiment, simulate
 from mirage.algorithms import FirstLayerGd, PowerIteration
 from mirage.analysis.minimal_samples import theorem_samples, trend
@@ -184,7 +185,7 @@ def test_a_search_finds_the_same_in_chunks_and_for_one_threshold_alone(searched)
                 **SMALL,
                 "d": [20],
                 "search": Bisection(low=1.0, high=2.2, tolerance=0.05, at_most=0.5),
-                "runtime": Default(memory="2.5 MB"),
+                "runtime": Default(memory="1.05 MB"),
             }
         )
     )
@@ -222,3 +223,19 @@ def test_the_samples_of_the_theorem():
     assert float(theorem_samples(100, 2, 2.0)) == pytest.approx(
         100 * np.log(100) * 4 * 16 + 100**1.5 * 4
     )
+
+
+@pytest.mark.parametrize("name", ["minimal_samples", "minimal_samples_vs_steps"])
+def test_the_experiments_run_and_draw_their_figures(name):
+    small = {
+        "minimal_samples": ["algorithm.steps=30", "d=[10,12,14]"],
+        "minimal_samples_vs_steps": ["vary.algorithm.steps=[1,3]", "d=[10,12]"],
+    }
+    experiment = mirage.compose(
+        f"+experiment={name}", *small[name], "seeds=3", "search.tolerance=0.2", "design=dense"
+    )
+    results = simulate(experiment)
+    figure = mirage.figures.draw(results, name)
+    assert figure.axes[0].get_lines()
+    assert set(results.status.values.ravel()) <= {"found", "not reached", "below"}
+    assert main.summary(results).count("[") or (results.status != "found").all()

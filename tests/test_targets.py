@@ -23,6 +23,7 @@ from mirage.targets import (
     Parity,
     PhaseRetrieval,
     Polynomial,
+    Quadratic,
     SingleIndex,
     Staircase,
     Target,
@@ -46,6 +47,11 @@ FORMULAS = [
     (
         Polynomial(terms=[[2.0, [0, 3]], [1.5, [1, 2]], [-1.0, [0, 0]]]),
         lambda h: 2 * h[1] ** 3 + 1.5 * h[0] * h[1] ** 2 - 1,
+    ),
+    (Quadratic(), lambda h: math.sqrt(2.5) * (h[0] ** 2 + h[1] ** 2 / 2)),
+    (
+        Quadratic(rank=3, condition_number=4.0, variance=2 * (1 + 1 / 4 + 1 / 16)),
+        lambda h: h[0] ** 2 + h[1] ** 2 / 2 + h[2] ** 2 / 4,
     ),
     (Staircase(), lambda h: h[0] ** 2 + np.sign(h[0] * h[1] * h[2])),
     (GrandStaircase(), lambda h: he4(h[0]) + np.sign(h[0] * h[1] * h[2])),

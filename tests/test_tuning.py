@@ -119,9 +119,9 @@ def test_that_every_candidate_diverged_is_said():
     ],
 )
 def test_bad_input_is_refused_with_the_key(override, words):
-    tries = "tune.settings={loss:{delta:[1.0,2.0]}}"
+    tries = [] if "tune.settings" in override else ["tune.settings={loss:{delta:[1.0,2.0]}}"]
     with pytest.raises(mirage.ConfigError) as error:
-        mirage.compose(*SMALL, "compare.loss=[huber]", tries, override)
+        mirage.compose(*SMALL, "compare.loss=[huber]", *tries, override)
     assert words in str(error.value)
 
 

@@ -31,5 +31,5 @@ def curves(
 
 
 def _average(average, values: Float[np.ndarray, "*cells seeds"]) -> Float[np.ndarray, "*cells"]:
-    empty = np.isnan(values).all(axis=-1)
+    empty = np.asarray(np.isnan(values).all(axis=-1))
     return np.where(empty, np.nan, average(np.where(empty[..., None], 0.0, values), axis=-1))

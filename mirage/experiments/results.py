@@ -19,7 +19,7 @@ import xarray as xr
 
 from mirage.experiments.execute import Block, Clock, Executor, Family
 from mirage.experiments.experiment import GROUPS, Experiment, Setup
-from mirage.experiments.search import Bisection, Evaluations, bisect
+from mirage.experiments.search import Bisection, Evaluations, SearchError, bisect
 from mirage.experiments.tuning import tuned
 from mirage.measures import SCALARS, cos_best, population_error, principal_cosines
 
@@ -211,7 +211,7 @@ def _evaluations(experiment, executor, batch, family, lane) -> Evaluations:
         for block in executor.run(batch, [(alone, n)]):
             for _, values in _measured(block, executor.clock):
                 if option.measure not in values:
-                    raise ValueError(
+                    raise SearchError(
                         f"search.measure={option.measure!r}: "
                         f"algorithm={alone.setup.algorithm.name()} does not give it; "
                         f"expected one of {', '.join(m for m in SCALARS if m in values)}"
@@ -322,17 +322,17 @@ def _dataset(experiment: Experiment, table: Table, designs: np.ndarray) -> xr.Da
             "seed": experiment.first_seed + np.arange(experiment.seeds),
         }
     )
-    sizes: dict[str, int] = {}
+    longest: dict[str, int] = {}
     for name, (extra, _, _) in VARIABLES.items():
         if name in table.arrays:
             shape = table.arrays[name].shape[len(cell) :]
-            sizes |= {k: max(v, sizes.get(k, 0)) for k, v in zip(extra, shape, strict=True)}
+            longest |= {k: max(v, longest.get(k, 0)) for k, v in zip(extra, shape, strict=True)}
     for name, (extra, long_name, units) in VARIABLES.items():
         if name in table.arrays:
             attrs = {"long_name": long_name, "units": units}
             # Setups of other widths may lack a variable: all get the longest dimensions.
             dtype = table.arrays[name].dtype
-            padded = table.array(name, dtype, tuple(sizes[dim] for dim in extra))
+            padded = table.array(name, dtype, tuple(longest[dim] for dim in extra))
             dataset[name] = ((*cell, *extra), padded, attrs)
             for dim, size in zip(extra, table.arrays[name].shape[len(cell) :], strict=True):
                 dataset.coords[dim] = np.arange(size)

@@ -16,6 +16,10 @@ OVER = ("exponent", "alpha", "n")
 RESAMPLES = 2000
 
 
+class SearchError(ValueError):
+    """What is searched for is not among the results."""
+
+
 def levels(value: Any) -> tuple[Any, ...]:
     """One threshold or several, as a tuple; empty for None."""
     if value is None:
@@ -41,7 +45,7 @@ class Search(Option, abc.ABC):
     high: float = eqx.field(static=True, default=2.0)
     tolerance: float = eqx.field(static=True, default=0.01)
     measure: str = eqx.field(static=True, default="test_error")
-    at_most: Any = eqx.field(static=True, converter=levels, default=None)
+    at_most: Any = eqx.field(static=True, converter=levels, default=0.1)
     at_least: Any = eqx.field(static=True, converter=levels, default=None)
     quantile: float = eqx.field(static=True, default=0.5)
     confidence: float = eqx.field(static=True, default=0.95)

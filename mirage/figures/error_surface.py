@@ -49,7 +49,7 @@ def error_surface(dataset: xr.Dataset) -> Figure:
             axis.set(xscale="log", yscale="log")
             axis.set_xticks(x, [str(one) for one in x])
             axis.minorticks_off()
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", fontsize=8)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", fontsize=8)  # type: ignore[call-overload, arg-type]
         return figure
 
 
