@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mirage
-from mirage import __main__ as main
 from mirage import Experiment, simulate
+from mirage import __main__ as main
 from mirage.algorithms import FirstLayerGd, PowerIteration
 from mirage.analysis.minimal_samples import theorem_samples, trend
 from mirage.designs import Dense

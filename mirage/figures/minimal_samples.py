@@ -17,7 +17,7 @@ def minimal_samples(dataset: xr.Dataset) -> Figure:
     """The smallest sample size against d, one curve a threshold, with confidence intervals.
 
     A point that was not reached is an arrow at the upper end of the search. For exponents, with
-    Theorem 1 of arXiv 2511.15120 at its best T1, and d log d through the last point.
+    Theorem 1 of arXiv 2511.15120 at its best T1, and d log d, through the last point.
     """
     over, level = searched(dataset), _level(dataset)
     setups = [str(dim) for dim in dataset["status"].dims if dim not in (level, "d")]
@@ -47,7 +47,7 @@ def minimal_samples(dataset: xr.Dataset) -> Figure:
         axes.set_xlabel("d")
         axes.set_ylabel(f"smallest {axis_label(over)}")
         axes.legend(fontsize=7)
-        axes.set_title(_caption(dataset), fontsize=8)
+        axes.set_title(_caption(dataset), fontsize=7)
         return figure
 
 
@@ -75,7 +75,7 @@ def minimal_samples_vs_steps(dataset: xr.Dataset) -> Figure:
         axes.set_xlabel(r"first-layer steps $T_1$")
         axes.set_ylabel(f"smallest {axis_label(over)}")
         axes.legend(fontsize=7)
-        axes.set_title(_caption(dataset), fontsize=8)
+        axes.set_title(_caption(dataset), fontsize=7)
         return figure
 
 
@@ -107,14 +107,19 @@ def _points(axes: Axes, found: xr.Dataset, over: str, x: str, colour, label: str
 
 
 def _theory(axes: Axes, dataset: xr.Dataset, d: np.ndarray) -> None:
+    """d log d and Theorem 1 at its best T1, each with the constant of the last point reached."""
     x = np.geomspace(d.min(), d.max(), 100)
     last = dataset["exponent_min"].isel(d=-1).values
-    if np.isfinite(last).any():
-        offset = np.nanmin(last) * np.log(d[-1]) - np.log(d[-1] * np.log(d[-1]))
-        line = (np.log(x * np.log(x)) + offset) / np.log(x)
-        axes.plot(x, line, "k:", lw=1, label=r"$C\, d \log d$ through the last point")
+    if not np.isfinite(last).any():
+        return
+    curves = [(x * np.log(x), ":", r"$C\, d \log d$")]
     kappa = dataset.attrs.get("condition_number")
     if kappa:
         samples = theorem_samples(x[:, None], STEPS, kappa).min(axis=1)
-        line = np.log(samples) / np.log(x)
-        axes.plot(x, line, "k--", lw=1, label=r"Theorem 1, best $T_1$, constant 1")
+        curves.append(
+            (samples, "--", rf"$C \times$ Theorem 1 at its best $T_1$, $\kappa$ = {kappa:g}")
+        )
+    for samples, style, label in curves:
+        constant = np.exp(np.nanmax(last) * np.log(d[-1])) / samples[-1]
+        line = np.log(constant * samples) / np.log(x)
+        axes.plot(x, line, f"k{style}", lw=1, label=f"{label}, C = {constant:.2g}")
