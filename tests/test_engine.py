@@ -116,6 +116,7 @@ print(json.dumps([jax.process_count(), plan["devices"], results.cos_best.values.
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_seeds_and_agree_with_one():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -32,6 +32,7 @@ def test_a_run_leaves_results_figures_config_and_log(tmp_path):
         assert f"{value:.2f}" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_multirun_gives_the_numbers_of_the_grid(tmp_path):
     grid = [*SMALL[2:], "+experiment=huber_vs_mse"]
     jobs = command("-m", *grid, "d=20,25", "alpha=4,9", "hydra.sweep.dir=jobs", cwd=tmp_path)

@@ -132,6 +132,7 @@ def lines_of(figure):
     return {line.get_label(): line for axes in figure.axes for line in axes.lines}
 
 
+@pytest.mark.slow
 def test_gd_parts_from_power_iteration_at_a_norm_of_order_one(results):
     dataset = results["gd_vs_power_iteration"]
     norm = parting(dataset).parting_norm
@@ -145,6 +146,7 @@ def test_gd_parts_from_power_iteration_at_a_norm_of_order_one(results):
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_too_many_steps_collapse_where_one_direction_is_stronger(results):
     dataset = results["stopping_time"]
     median = dataset.subspace_cosine_trajectory.median("seed")
@@ -158,6 +160,7 @@ def test_too_many_steps_collapse_where_one_direction_is_stronger(results):
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_recovery_from_other_inputs_is_drawn_beside_the_gaussian_curve(results):
     dataset = results["universality"]
     median = dataset.cos_best.median("seed").squeeze()
@@ -170,6 +173,7 @@ def test_recovery_from_other_inputs_is_drawn_beside_the_gaussian_curve(results):
     plt.close("all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_a_figure_does_not_need_every_dimension(name, results):
     dataset = results[name]

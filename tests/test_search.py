@@ -55,6 +55,7 @@ def test_a_measure_to_be_reached_is_searched_on_a_logarithmic_scale():
     assert found.status == "found"
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_median_as_often_as_it_says():
     """Coverage of the true median over 200 searches of 15 seeds: 95 % within five sigma."""
     rng, option = np.random.default_rng(1), Bisection(tolerance=0.002, at_most=1.0)
@@ -225,6 +226,7 @@ def test_the_samples_of_the_theorem():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["minimal_samples", "minimal_samples_vs_steps"])
 def test_the_experiments_run_and_draw_their_figures(name):
     small = {
