@@ -32,6 +32,8 @@ def draw(dataset: xr.Dataset, figure: str = "recovery") -> Figure:
     """The figure of that name; ValueError lists the names there are."""
     if figure not in FIGURES:
         raise ValueError(f"figure={figure!r}: expected one of {', '.join(FIGURES)}")
+    if figure == "recovery" and "status" in dataset:
+        figure = "minimal_samples"  # a search has thresholds and no curves
     return FIGURES[figure](dataset)
 
 
