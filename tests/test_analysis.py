@@ -61,6 +61,8 @@ def test_collapse_is_worse_away_from_the_planted_values():
     at = lambda a, nu: collapse_quality(d, alpha, y, error, alpha_c=a, nu=nu)  # noqa: E731
     assert at(7.0, 1.6) < 2
     assert min(at(7.5, 1.6), at(6.5, 1.6), at(7.0, 3.0), at(7.0, 1.0)) > 5
+    # From a threshold below all α no curve spans another once d^{1/ν} sets them far apart.
+    assert at(3.0, 0.01) == np.inf
 
 
 def test_a_crossing_is_interpolated_and_noise_beside_it_does_not_move_it():

@@ -16,7 +16,7 @@ from tables import ALGORITHMS, label
 import mirage
 from mirage import Experiment, simulate
 from mirage.algorithms import LayerwiseGd
-from mirage.designs import Auto, Deferred, Dense, Streamed
+from mirage.designs import Auto, Deferred, Dense, DesignChoice, Streamed
 from mirage.experiments import execute
 from mirage.inputs import Gaussian, Rademacher
 from mirage.losses import Huber, Mse
@@ -70,7 +70,7 @@ def test_a_cell_of_auto_is_the_cell_of_the_design_it_names():
     auto = run(design=Auto(), d=[60], loss=Mse())
     for alpha in auto.alpha.values:
         name = str(auto.design.sel(alpha=alpha).item())
-        other = run(design=Auto.options().get(name) or {"dense": Dense()}[name], d=[60], loss=Mse())
+        other = run(design=DesignChoice.options()[name](), d=[60], loss=Mse())
         a, b = (r.cos_best.sel(alpha=alpha) for r in (auto, other))
         assert np.array_equal(a, b)
 
