@@ -70,7 +70,7 @@ def account(case: Case) -> tuple[float, int, int]:
     columns = {"right": RANK + WIDTH * STEPS, "left": WIDTH * STEPS}
     working = design.bytes_working(n_max=case.n, d=case.d, **columns)
     drawn = design.bytes_drawn(n_max=case.n, d=case.d)
-    return design.seconds(n=case.n, d=case.d, **columns), working, drawn
+    return design.seconds(n=case.n, d=case.d, **columns, steps=STEPS), working, drawn
 
 
 def measure(case: Case, repeats: int) -> list[dict[str, float]]:
@@ -82,7 +82,8 @@ def measure(case: Case, repeats: int) -> list[dict[str, float]]:
     from mirage.runtime import Default
 
     timings = []
-    memory = f"{case.cores * sum(account(case)[1:])} B"  # of as many seeds as there are cores
+    # Of as many seeds as there are cores, with some room for what is not the design's.
+    memory = f"{1.2 * case.cores * sum(account(case)[1:]):.0f} B"
     for root_seed in range(repeats):
         experiment = mirage.Experiment(
             algorithm=LayerwiseGd(steps=STEPS, readout_steps=case.readout_steps),

@@ -39,9 +39,9 @@ def test_streamed_is_dense_to_float_tolerance_for_every_algorithm(algorithm):
         np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-5 * scale)
 
 
-def resolve(n, d, columns, inputs=Gaussian(), memory=2e9):  # noqa: B008
+def resolve(n, d, columns, inputs=Gaussian(), memory=2e9, steps=10):  # noqa: B008
     fits = lambda design: design.bytes_drawn(n_max=n, d=d) < memory  # noqa: E731
-    size = {"n": n, "d": d, "right": columns, "left": columns}
+    size = {"n": n, "d": d, "right": columns, "left": columns, "steps": steps}
     return Auto().resolve(inputs, **size, fits=fits)
 
 
@@ -59,7 +59,7 @@ def test_auto_takes_the_cheapest_design_that_can_serve():
 def test_auto_never_takes_what_cannot_serve_nor_what_it_says_is_slower(n, d, columns):
     chosen = resolve(n, d, columns)
     chosen.check_size(Gaussian(), n_min=n, d=d, right=columns, left=columns)
-    size = {"n": n, "d": d, "right": columns, "left": columns}
+    size = {"n": n, "d": d, "right": columns, "left": columns, "steps": 10}
     if chosen == Deferred():
         assert chosen.seconds(**size) < Dense().seconds(**size)
     if chosen == Streamed():

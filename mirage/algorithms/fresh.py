@@ -47,7 +47,8 @@ def fresh_features(
 ) -> tuple[Rows, Float[Array, "blocks m size"], Float[Array, "blocks size"]]:
     """Features σ(w_j·x + b_j) and labels of as many fresh samples as there were before."""
     old = problem.matrix.rows
-    rows = Rows.of(old.count, capacity=old.blocks * old.size, size=BLOCK)
+    capacity = old.blocks * old.size
+    rows = Rows.of(old.count, capacity=capacity, size=BLOCK, bound=old.bound)
     key_x, key_y = jax.random.split(key)
     h, z = fresh_projections(key_x, problem, weights, rows, "readout")
 

@@ -16,11 +16,11 @@ class Auto(DesignChoice):
     depends on the cell alone (n, d, query columns), not on what else is in the grid.
     """
 
-    def resolve(self, inputs, *, n, d, right, left, fits):
+    def resolve(self, inputs, *, n, d, right, left, steps, fits):
         dense, deferred = Dense(), Deferred()
-        columns = {"right": right, "left": left}
+        asked = {"right": right, "left": left, "steps": steps}
         if inputs.standard_gaussian and max(right, left) < min(n, d):
-            seconds = {one: one.seconds(n=n, d=d, **columns) for one in (dense, deferred)}
+            seconds = {one: one.seconds(n=n, d=d, **asked) for one in (dense, deferred)}
             if seconds[deferred] + PATIENCE < seconds[dense]:
                 return deferred
         return dense if fits(dense) else Streamed()

@@ -55,13 +55,15 @@ class Matrix(eqx.Module):
         """
         z, memory = self.forward(v, memory)
 
+        like, summed = jax.eval_shape(function, z[0], *(array[0] for array in data))
+        in_place = like.shape == z.shape[1:]  # G takes the place of V Xᵀ where it can
+
         def visit(b, carry):
-            block, summed = function(z[b], *(array[b] for array in data))
             g, sums = carry
+            block, summed = function((g if in_place else z)[b], *(array[b] for array in data))
             return g.at[b].set(self.rows.keep(b, block)), self.rows.add(b, sums, summed)
 
-        like, summed = jax.eval_shape(function, z[0], *(array[0] for array in data))
-        start = jnp.zeros((self.rows.blocks, *like.shape), like.dtype)
+        start = z if in_place else jnp.zeros((self.rows.blocks, *like.shape), like.dtype)
         g, sums = self.rows.fold(visit, (start, self.rows.no_sums(summed)))
         product, memory = self.backward(g, memory)
         return product, sums, memory
@@ -81,15 +83,19 @@ class DesignChoice(Option, abc.ABC):
         d: int,
         right: int,
         left: int,
+        steps: int,
         fits: Callable[["Design"], bool],
     ) -> "Design":
-        """The design for n samples and so many query columns; `fits` says if one's X is held."""
+        """The design for n samples and so many query columns, asked in `steps` steps.
+
+        `fits` says whether a design's X can be held in memory.
+        """
 
 
 class Design(DesignChoice, abc.ABC):
     """How X is come by. `draw` makes what every sample size shares, `matrix` the X of one."""
 
-    def resolve(self, inputs, *, n, d, right, left, fits):
+    def resolve(self, inputs, *, n, d, right, left, steps, fits):
         return self
 
     # Whether products leave no memory, so that several algorithms can share each of them.
@@ -111,10 +117,12 @@ class Design(DesignChoice, abc.ABC):
         d: int,
         right: int,
         left: int,
+        bound: Any = None,
     ) -> Matrix:
         """X of one seed among those drawn (stacked along the leading axis), its first `n` rows.
 
-        Good for `right` columns of V and `left` of G in all.
+        Good for `right` columns of V and `left` of G in all. `bound` is where loops over rows
+        end (`Rows`), if not at n.
         """
 
     def check_size(self, inputs: Inputs, *, n_min: int, d: int, right: int, left: int) -> None:
@@ -122,8 +130,11 @@ class Design(DesignChoice, abc.ABC):
         return
 
     @abc.abstractmethod
-    def seconds(self, *, n: int, d: int, right: int, left: int) -> float:
-        """Seconds a seed on one core, within a factor of two: what `design=auto` compares."""
+    def seconds(self, *, n: int, d: int, right: int, left: int, steps: int) -> float:
+        """Seconds a seed on one core, within a factor of two: what `design=auto` compares.
+
+        The constants are those of the machine in `benchmarks/results/deferred.txt`.
+        """
 
     @abc.abstractmethod
     def bytes_drawn(self, *, n_max: int, d: int) -> int:

@@ -229,7 +229,8 @@ class DeferredMatrix(Matrix):
     @property
     def columns(self) -> Rows:
         """The other side of X: its d columns, as one block."""
-        return Rows(jnp.asarray(self.d, jnp.int32), blocks=1, size=self.d)
+        count = jnp.asarray(self.d, jnp.int32)
+        return Rows(count, count, blocks=1, size=self.d)
 
     def memory(self):
         return (
@@ -258,8 +259,8 @@ class Deferred(Design):
     def draw(self, key, inputs, *, n_max, d):
         return key
 
-    def matrix(self, drawn, seed, n, inputs, *, n_max, d, right, left):
-        rows = Rows.of(n, capacity=n_max, size=BLOCK)
+    def matrix(self, drawn, seed, n, inputs, *, n_max, d, right, left, bound=None):
+        rows = Rows.of(n, capacity=n_max, size=BLOCK, bound=bound)
         return DeferredMatrix(rows=rows, key=drawn[seed], d=d, right=right, left=left)
 
     def check_size(self, inputs, *, n_min, d, right, left):
@@ -286,7 +287,7 @@ class Deferred(Design):
         # Both sides, and a quarter for a question on its way and its answer.
         return 4 * (padded + d) * ((right + left) * 5 // 4 + 2 * SLAB)
 
-    def seconds(self, *, n, d, right, left):
+    def seconds(self, *, n, d, right, left, steps):
         columns = right + left
-        # Every question; labels; normals and orthonormalisation; reading the columns in use.
-        return 2e-4 * columns + (n + d) * (2e-7 + 1.9e-8 * columns + 1.3e-10 * columns**2)
+        # Every question; labels; every step passes over the columns in use several times.
+        return 1e-4 * columns + (n + d) * (3.7e-7 + 2.2e-9 * steps * columns)

@@ -74,8 +74,8 @@ class Dense(Design):
 
         return jax.lax.map(block, jnp.arange(block_count(n_max, BLOCK)))
 
-    def matrix(self, drawn, seed, n, inputs, *, n_max, d, right, left):
-        rows = Rows.of(n, capacity=n_max, size=BLOCK)
+    def matrix(self, drawn, seed, n, inputs, *, n_max, d, right, left, bound=None):
+        rows = Rows.of(n, capacity=n_max, size=BLOCK, bound=bound)
         return DenseMatrix(rows=rows, stored=drawn, seed=jnp.asarray(seed, jnp.int32))
 
     def bytes_drawn(self, *, n_max, d):
@@ -84,6 +84,6 @@ class Dense(Design):
     def bytes_working(self, *, n_max: int, d: int, right: int, left: int) -> int:
         return 4 * (16 * n_max + 8 * BLOCK * d)
 
-    def seconds(self, *, n, d, right, left):
-        # Drawing X; both products with each block while it is in cache.
-        return n * d * (1.4e-8 + 1.2e-10 * (right + left))
+    def seconds(self, *, n, d, right, left, steps):
+        # Drawing X and its pages; reading it once a step; the arithmetic of both products.
+        return n * d * (1.8e-8 + 4.2e-10 * steps + 3e-11 * (right + left))

@@ -24,18 +24,24 @@ class Rows(eqx.Module):
     sum runs over whole blocks in order, rows beyond `count` set to zero: it has the same bits
     whatever the capacity, which matters because the dynamics amplify rounding.
 
+    `bound` ≥ `count` is where the loops end: cells of several sample sizes that run side by side
+    share it, and so each block.
+
     Arrays over rows have shape `(blocks, ..., size)`: within a block the rows come last, which
     keeps the loops over a few columns vectorised.
     """
 
     count: Int[Array, ""]
+    bound: Int[Array, ""]
     blocks: int = eqx.field(static=True)
     size: int = eqx.field(static=True)
 
     @classmethod
-    def of(cls, count: Any, *, capacity: int, size: int) -> "Rows":
-        """Rows for `count` ≤ `capacity` samples."""
-        return cls(jnp.asarray(count, jnp.int32), blocks=block_count(capacity, size), size=size)
+    def of(cls, count: Any, *, capacity: int, size: int, bound: Any = None) -> "Rows":
+        """Rows for `count` ≤ `capacity` samples; the bound is the count unless given."""
+        count = jnp.asarray(count, jnp.int32)
+        bound = count if bound is None else jnp.asarray(bound, jnp.int32)
+        return cls(count, bound, blocks=block_count(capacity, size), size=size)
 
     def mask(self, block: Any) -> Bool[Array, " size"]:
         """Which rows of a block are among the first `count`."""
@@ -48,12 +54,12 @@ class Rows(eqx.Module):
         return jnp.where(mask, values, jnp.zeros((), values.dtype))
 
     def fold(self, visit: Callable[[Any, Any], Any], start: Any) -> Any:
-        """`start = visit(block, start)` for each block in use, in order."""
-        used = (self.count + self.size - 1) // self.size
+        """`start = visit(block, start)` for each block up to the bound, in order."""
+        used = (self.bound + self.size - 1) // self.size
         return jax.lax.fori_loop(0, used, visit, start)
 
     def map(self, function: Callable[..., Array], *arrays: Array) -> Array:
-        """`function(block, *blocks of arrays)` for each block in use; zeros elsewhere."""
+        """`function(block, *blocks of arrays)` for each block; zero beyond the count."""
         like = jax.eval_shape(function, self.count, *(a[0] for a in arrays))
 
         def visit(block, out):

@@ -31,14 +31,14 @@ class Streamed(Design):
     def draw(self, key, inputs, *, n_max, d):
         return inputs.source(key, "train")
 
-    def matrix(self, drawn, seed, n, inputs, *, n_max, d, right, left):
-        rows = Rows.of(n, capacity=n_max, size=BLOCK)
+    def matrix(self, drawn, seed, n, inputs, *, n_max, d, right, left, bound=None):
+        rows = Rows.of(n, capacity=n_max, size=BLOCK, bound=bound)
         source = jax.tree.map(lambda array: array[seed], drawn)
         return StreamedMatrix(rows=rows, inputs=inputs, source=source, d=d)
 
-    def seconds(self, *, n, d, right, left):
-        # Drawing X again for every step, and for the labels.
-        return n * d * (1.4e-8 * (1 + left // 4) + 1.2e-10 * (right + left))
+    def seconds(self, *, n, d, right, left, steps):
+        # Drawing X again for every step, and for the labels; the arithmetic of both products.
+        return n * d * (1.3e-8 * (1 + steps) + 3e-11 * (right + left))
 
     def bytes_drawn(self, *, n_max, d):
         return 16

@@ -21,6 +21,7 @@ from mirage.designs import Design
 from mirage.experiments.experiment import GROUPS, Experiment, Setup
 from mirage.inputs import Inputs
 from mirage.losses import OneOf
+from mirage.runtime import release_memory
 
 log = logging.getLogger(__name__)
 
@@ -132,16 +133,20 @@ def stream(key: jax.Array, name: str) -> jax.Array:
 
 
 def run_seed(
-    static: Setup, batch: Batch, keep_weights: bool, key, drawn, seed, n, lanes, inputs
+    static: Setup, batch: Batch, keep_weights: bool, key, drawn, seed, sizes, lanes, inputs
 ) -> dict[str, Any]:
-    """Train every lane of a family on the first n rows of one seed: results (lanes, ...)."""
+    """Train every lane of a family on the first n rows of one seed, for each n of `sizes`.
+
+    Results are (sizes × lanes, ...), the lanes of one size next to each other.
+    """
     d, design, n_max = batch.d, batch.design, batch.n_max
     matrix_key = stream(key, "matrix")
 
-    def run(numbers):
+    def run(cell):
+        numbers, n = cell
         setup = eqx.combine(numbers, static)
         right, left = setup.columns
-        size = {"n_max": n_max, "d": d, "right": right, "left": left}
+        size = {"n_max": n_max, "d": d, "right": right, "left": left, "bound": sizes.max()}
         directions = setup.directions.draw(stream(key, "directions"), setup.target.rank, d)
         problem, memory = draw_problem(
             stream(key, "labels"),
@@ -164,9 +169,16 @@ def run_seed(
             result["direction_gram"] = directions @ directions.T
         return result
 
-    # Without memory several lanes ask the same X in one product; else one after the other.
-    at_once = max(1, COLUMNS // static.network.width) if design.memoryless else 1
-    return jax.lax.map(run, lanes, batch_size=at_once) if at_once > 1 else jax.lax.map(run, lanes)
+    count = jax.tree.leaves(lanes)[0].shape[0]
+    every = jax.tree.map(lambda a: jnp.tile(a, (len(sizes), *[1] * (a.ndim - 1))), lanes)
+    cells = (every, jnp.repeat(sizes, count))
+    at_once = cells_at_once(static, design)
+    return jax.lax.map(run, cells, batch_size=at_once) if at_once > 1 else jax.lax.map(run, cells)
+
+
+def cells_at_once(setup: Setup, design: Design) -> int:
+    """How many cells ask the same X in one product; those with a memory go one after the other."""
+    return max(1, COLUMNS // setup.network.width) if design.memoryless else 1
 
 
 class Executor:
@@ -214,7 +226,8 @@ class Executor:
             working = design.bytes_working(n_max=n, d=d, right=right, left=left)
             return self.unit * (drawn + working) <= self.experiment.runtime.memory_bytes
 
-        return setup.design.resolve(setup.inputs, n=n, d=d, right=right, left=left, fits=fits)
+        size = {"n": n, "d": d, "right": right, "left": left, "steps": setup.algorithm.steps}
+        return setup.design.resolve(setup.inputs, **size, fits=fits)
 
     def _chunk(self, batch: Batch, cells: list[tuple[Family, int]]) -> int:
         """Seeds held at once: as many as fit `runtime.memory`, a multiple of `unit`."""
@@ -224,7 +237,8 @@ class Executor:
         working = 0
         for family, _ in cells:
             right, left = family.setup.columns
-            lanes = len(family.setups) if design.memoryless else 1
+            lanes = self._sizes_at_once(design, family) * len(family.setups)
+            lanes = lanes if design.memoryless else 1
             own = design.bytes_working(**size, right=right, left=left)
             # Projections and features of the second stage.
             stage_2 = 12 * batch.n_max * family.setup.network.width
@@ -269,8 +283,9 @@ class Executor:
         why = ""
         if setup.design.name() == "auto":
             right, left = setup.columns
-            size = {"n": batch.n_max, "d": batch.d, "right": right, "left": left}
-            seconds = design.seconds(**size)
+            seconds = design.seconds(
+                n=batch.n_max, d=batch.d, right=right, left=left, steps=setup.algorithm.steps
+            )
             why = f" (auto: about {seconds:.2g} s a seed at n={batch.n_max} on one core)"
         sizes = len({n for _, n in cells})
         return f"d={batch.d}: {sizes} sample sizes, design {design.name()}{why}"
@@ -314,12 +329,37 @@ class Executor:
         keys = self._share(seed_keys(self.experiment, batch.d, numbers))
         self._describe(f"d={batch.d} drawing")
         drawn = self._draw(batch, keys, (first, width))
-        for family, n in cells:
-            self._describe(f"d={batch.d} n={n}")
-            values = self._train(batch, family, keys, drawn, n, last - first)
-            yield Block(family, batch.design, batch.d, n, slice(first, last), values)
-            if self._bar is not None:
-                self._bar.update(n * batch.d * (last - first) * len(family.setups))
+        for family, sizes in self._together(batch, cells):
+            self._describe(f"d={batch.d} n={max(sizes)}")
+            values = self._train(batch, family, keys, drawn, sizes, last - first)
+            lanes = len(family.setups)
+            for i, n in enumerate(dict.fromkeys(sizes)):
+                here = slice(i * lanes, (i + 1) * lanes)
+                own = jax.tree.map(lambda a, here=here: a[:, here], values)
+                yield Block(family, batch.design, batch.d, n, slice(first, last), own)
+                if self._bar is not None:
+                    self._bar.update(n * batch.d * (last - first) * lanes)
+
+    def _sizes_at_once(self, design: Design, family: Family) -> int:
+        """How many sample sizes of a family go through one product; a search asks for one.
+
+        Not fewer where a grid has fewer: other numbers of columns may round differently.
+        """
+        if self.experiment.search is not None:
+            return 1
+        return max(1, cells_at_once(family.setup, design) // len(family.setups))
+
+    def _together(self, batch, cells) -> Iterator[tuple[Family, tuple[int, ...]]]:
+        """The cells by families, largest sample sizes first, as many as one product takes.
+
+        The last ones are filled up with the smallest size, so that one compiled function does.
+        """
+        for family in {id(f): f for f, _ in cells}.values():
+            sizes = sorted({n for other, n in cells if other is family}, reverse=True)
+            count = self._sizes_at_once(batch.design, family)
+            for first in range(0, len(sizes), count):
+                some = sizes[first : first + count]
+                yield family, (*some, *some[-1:] * (count - len(some)))
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[None]:
@@ -386,6 +426,7 @@ class Executor:
         if key not in self._compiled:
             start = time.perf_counter()
             self._compiled[key] = jax.jit(function).lower(*args).compile()
+            release_memory()
             self.clock.lap("compile", start)
             self.clock.compilations[kind] += 1
         return self._compiled[key]
@@ -409,17 +450,19 @@ class Executor:
         self._held = (held, drawn)
         return drawn
 
-    def _train(self, batch, family, keys, drawn, n, seeds):
+    def _train(self, batch, family, keys, drawn, sizes, seeds):
         lanes, static = family.lanes()
         numbers, rest = eqx.partition(batch.inputs, _is_number)
         keep = self.experiment.save_weights
 
-        def seed(key, drawn, seed, n, lanes, numbers):
+        def seed(key, drawn, seed, sizes, lanes, numbers):
             inputs = eqx.combine(numbers, rest)
-            return run_seed(static, batch, keep, key, drawn, seed, n, lanes, inputs)
+            return run_seed(static, batch, keep, key, drawn, seed, sizes, lanes, inputs)
 
-        args = (keys, drawn, np.int32(n), lanes, jax.tree.map(_as_array, numbers))
-        compiled = self._compile("train", family.names, self._over_seeds(seed), *args)
+        args = (keys, drawn, np.asarray(sizes, np.int32), lanes)
+        args = (*args, jax.tree.map(_as_array, numbers))
+        kind = (family.names, len(sizes))
+        compiled = self._compile("train", kind, self._over_seeds(seed), *args)
         start = time.perf_counter()
         values = compiled(*args)
         if jax.process_count() > 1:

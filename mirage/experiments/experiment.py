@@ -194,8 +194,9 @@ class Experiment:
                 setup.directions.check_size(r=rank, d=d)
                 setup.inputs.check_size(n_max=max(self.sizes(d)), d=d)
                 for n in self.sizes(d):
+                    asked = {"n": n, "d": d, "right": right, "left": left}
                     design = setup.design.resolve(
-                        setup.inputs, n=n, d=d, right=right, left=left, fits=lambda _: True
+                        setup.inputs, **asked, steps=setup.algorithm.steps, fits=lambda _: True
                     )
                     design.check_size(setup.inputs, n_min=n, d=d, right=right, left=left)
 

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, NullLocator
 
 from mirage.analysis.compute import COSTS, cost_to_reach
 from mirage.figures.recovery import HIGH, LOW
@@ -25,7 +26,7 @@ def compute(dataset: xr.Dataset, *, level: float = 0.8) -> Figure:
     groups = [str(dim) for dim in dataset["cos_best"].dims if dim not in ("d", size, "seed")]
     found = cost_to_reach(dataset, level=level)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.3), layout="constrained")
+        figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.8), layout="constrained")
         right = axes[2]
         choices = list(itertools.product(*(dataset[g].values for g in groups)))
         for hue, choice in enumerate(choices):
@@ -43,12 +44,16 @@ def compute(dataset: xr.Dataset, *, level: float = 0.8) -> Figure:
             axis.set(xscale="log", xlabel=LABELS[cost], ylim=(0, 1.02))
             axis.axhline(level, color="grey", linestyle=":", linewidth=1)
         axes[0].set_ylabel("cos(best)")
-        axes[0].legend(fontsize=6, ncols=len(choices) if len(choices) <= 2 else 1)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=dataset.sizes["d"], fontsize=7
+        )
         right.set(xscale="log", yscale="log", xlabel="d")
         right.set_ylabel(f"operations to median cos(best) = {level:g}")
         d = dataset["d"].values
         right.set_xticks(d, [str(one) for one in d])
-        right.minorticks_off()
+        right.xaxis.set_minor_locator(NullLocator())
+        right.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.5)))
         _references(right, found)
         if right.get_legend_handles_labels()[0]:
             right.legend(fontsize=8)

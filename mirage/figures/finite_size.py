@@ -9,12 +9,9 @@ from matplotlib.figure import Figure
 from mirage.analysis.finite_size import finite_size as analyse
 from mirage.figures.style import STYLE, axis_label, shades
 
-# At a spectral transition the overlap of the top eigenvector falls as d^{-1/6} (its square as
-# d^{-1/3}: Bloemendal and Virag 2013), so that cos(best) d^{1/6} is what has no dimension.
+# At a spectral transition the squared overlap of the top eigenvector is of order d^{-1/3} (Bao and
+# Wang 2022, arXiv 2009.13143), so that cos(best) d^{1/6} is what has no dimension.
 SPECTRAL_HEIGHT = 1 / 6
-# Where the outlier of the Huber-weighted (delta = 1) covariance of h4(h1) + h4(h2) leaves the
-# bulk, from the asymptotics of Lu and Li (2017) and Mondelli and Montanari (2018).
-SPECTRAL_THRESHOLD = 4.42
 
 
 def finite_size(dataset: xr.Dataset) -> Figure:
@@ -27,9 +24,8 @@ def finite_size(dataset: xr.Dataset) -> Figure:
     if any(values.sizes[dim] > 1 for dim in others):
         raise ValueError(f"figure=finite_size: expected one option of each, got several {others}")
     values = values.squeeze(others, drop=True)
-    linear = str(dataset.get("algorithm", "")) and _is(dataset, algorithm="power_iteration")
+    linear = str(np.ravel(dataset["algorithm"].values)[0]) == "power_iteration"
     height = SPECTRAL_HEIGHT if linear else 0.0
-    known = linear and _is(dataset, target="hermite", loss="huber", activation="cos")
     label = r"cos(best) $\cdot\, d^{1/6}$" if linear else "cos(best)"
     found = analyse(values * values["d"].astype(float) ** height)
     with plt.rc_context(STYLE):
@@ -42,19 +38,10 @@ def finite_size(dataset: xr.Dataset) -> Figure:
             y, error = one["curve"], one["curve_error"]
             left.errorbar(found["alpha"], y, error, color=colour, marker="o", label=f"d = {d}")
         left.set(xlabel=axis_label("alpha"), ylabel=f"{label}, mean ± s.e.")
-        if known:
-            for axis in (left, middle):
-                line = axis.axvline if axis is left else axis.axhline
-                line(SPECTRAL_THRESHOLD, color="black", linestyle=":", linewidth=1)
-            left.plot([], [], color="black", linestyle=":", linewidth=1, label="theory, d → ∞")
         left.legend(fontsize=8)
         _crossings(middle, found)
         _collapse(right, found, colours, label)
         return figure
-
-
-def _is(dataset: xr.Dataset, **options: str) -> bool:
-    return all(str(np.ravel(dataset[k].values)[0]) == v for k, v in options.items() if k in dataset)
 
 
 def _crossings(axes: Axes, found: xr.Dataset) -> None:
