@@ -32,7 +32,7 @@ from mirage.config import (
     register,
 )
 from mirage.experiments import Experiment, save, simulate
-from mirage.experiments.execute import Executor
+from mirage.experiments.plan import Plan
 from mirage.experiments.search import SearchError
 from mirage.experiments.tuning import TuningError
 from mirage.figures.recovery import sample_axis
@@ -143,11 +143,11 @@ def parsed(overrides: list[str]) -> list[Override]:
     return read
 
 
-def plan(experiment: Experiment) -> Executor:
-    """The executor of an experiment; ConfigError when a chunk of it cannot fit `runtime.memory`."""
+def plan(experiment: Experiment) -> Plan:
+    """The plan of an experiment; ConfigError when a chunk of it cannot fit `runtime.memory`."""
     experiment.runtime.configure()
     try:
-        return Executor(experiment)
+        return Plan(experiment, devices=experiment.runtime.mesh().size)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

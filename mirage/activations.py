@@ -18,6 +18,8 @@ from mirage.trigonometry import cos
 
 # For smoothing: exact to 1e-9 for tanh with a variance up to 25.
 SMOOTHING_NODES = 320
+# For E[σ(z_j) σ(z_k)] by one integral over z_j of a smoothed σ: nodes, and where the rule ends.
+PAIR_LINE = (480, 13.0)
 
 
 class Activation(Option, abc.ABC):
@@ -50,6 +52,27 @@ class Activation(Option, abc.ABC):
         nodes = (jnp.asarray(points, mean.dtype), jnp.asarray(weights, mean.dtype))
         return jax.lax.scan(add, jnp.zeros_like(mean), nodes)[0]
 
+    def products(
+        self, mean: Float[Array, " m"], covariance: Float[Array, "m m"]
+    ) -> Float[Array, "m m"]:
+        """E[σ(z_j) σ(z_k)], z ~ N(mean, covariance).
+
+        Closed forms where there is one; here an integral over z_j of σ(z_j) E[σ(z_k) | z_j].
+        """
+        points, weights = (jnp.asarray(v, mean.dtype) for v in line_rule(*PAIR_LINE))
+        variance = jnp.diag(covariance)
+        safe = jnp.where(variance > 0, variance, 1)
+
+        def row(j):
+            slope = covariance[j] / safe[j]
+            z = jnp.sqrt(variance[j]) * points
+            inner = slope[:, None] * z[None] + mean[:, None]
+            rest = jnp.maximum(variance - slope * covariance[j], 0)
+            conditional = self.smoothed(inner, jnp.broadcast_to(rest[:, None], inner.shape))
+            return conditional @ (weights * self(z + mean[j]))
+
+        return jax.lax.map(row, jnp.arange(mean.shape[0]))
+
 
 class Cos(Activation):
     """cos(z); `mirage.trigonometry` knows its derivative."""
@@ -61,6 +84,13 @@ class Cos(Activation):
         """e^{−variance/2} cos(mean)."""
         return jnp.exp(-variance / 2) * cos(mean)
 
+    def products(self, mean, covariance):
+        """½ (E cos(z_j − z_k) + E cos(z_j + z_k))."""
+        variance = jnp.diag(covariance)
+        total = variance[:, None] + variance[None]
+        difference = self.smoothed(mean[:, None] - mean[None], total - 2 * covariance)
+        return (difference + self.smoothed(mean[:, None] + mean[None], total + 2 * covariance)) / 2
+
 
 class Quadratic(Activation):
     """z²."""
@@ -71,6 +101,12 @@ class Quadratic(Activation):
     def smoothed(self, mean, variance):
         """mean² + variance."""
         return mean * mean + variance
+
+    def products(self, mean, covariance):
+        """E z_j² E z_k² + 2 c² + 4 mean_j mean_k c, c their covariance (Isserlis)."""
+        square = self.smoothed(mean, jnp.diag(covariance))
+        means = jnp.outer(mean, mean)
+        return jnp.outer(square, square) + 2 * covariance**2 + 4 * means * covariance
 
 
 class Tanh(Activation):

@@ -11,13 +11,11 @@ import numpy as np
 from jaxtyping import Float
 
 from mirage.activations import Activation
-from mirage.gaussian import line_rule, rule
+from mirage.gaussian import rule
 from mirage.targets import Part, Target
 
 # The measures that are one number a cell.
 SCALARS = ("cos_best", "subspace_cosine", "test_error")
-# For E[σ(z_j) σ(z_k)] by one integral over z_j of a smoothed σ: nodes, and where the rule ends.
-PAIR_LINE = (480, 13.0)
 
 
 def cos_best(
@@ -99,23 +97,11 @@ def population_error(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _model_square(activation, *cells):
-    """E f² of every cell, by an integral over z_j of σ(z_j) E[σ(z_k) | z_j]."""
-    points, weights = (jnp.asarray(v) for v in line_rule(*PAIR_LINE))
+    """E f² of every cell."""
 
     def one(cell):
         a, b, q = cell
-        variance = jnp.diag(q)
-        safe = jnp.where(variance > 0, variance, 1)
-
-        def neuron(j):
-            slope = q[j] / safe[j]  # E[z_k | z_j] = slope z_j
-            z = jnp.sqrt(variance[j]) * points
-            mean = slope[:, None] * z[None] + b[:, None]
-            rest = jnp.maximum(variance - slope * q[j], 0)
-            conditional = activation.smoothed(mean, jnp.broadcast_to(rest[:, None], mean.shape))
-            return (weights * activation(z + b[j])) @ (a @ conditional)
-
-        return a @ jax.lax.map(neuron, jnp.arange(a.shape[0]))
+        return a @ activation.products(b, q) @ a
 
     return jax.lax.map(one, cells)
 

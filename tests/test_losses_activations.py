@@ -14,7 +14,7 @@ from jaxtyping import config as jaxtyping_config
 from scipy.integrate import quad
 from tables import ACTIVATIONS, LOSSES, label
 
-from mirage.activations import Activation, Hermite, Relu, Tanh
+from mirage.activations import Activation, Cos, Hermite, Quadratic, Relu, Tanh
 from mirage.losses import Absolute, Huber, LogCosh, Loss, Mse, OneOf, Preprocessed, PseudoHuber
 from mirage.network import TwoLayer, output
 
@@ -194,6 +194,19 @@ def average(activation, mean, variance):
     )
     assert error < 1e-10 * (1 + abs(value))
     return value
+
+
+@pytest.mark.parametrize("activation", [Cos(), Quadratic()], ids=label)
+@pytest.mark.usefixtures("x64")
+def test_products_in_closed_form_are_those_of_the_rule(activation):
+    rng = np.random.default_rng(1)
+    root = rng.standard_normal((5, 4))
+    root[1] = root[0]  # neurons that coincide
+    root[2] *= 1e-6
+    mean, covariance = jnp.asarray(rng.standard_normal(5)), jnp.asarray(root @ root.T)
+    by_rule = Activation.products(activation, mean, covariance)
+    np.testing.assert_allclose(activation.products(mean, covariance), by_rule, rtol=1e-9)
+    np.testing.assert_allclose(by_rule, by_rule.T, rtol=1e-9)
 
 
 @each_activation

@@ -1,0 +1,71 @@
+"""One seed at one d: its keys, its data, its training, for the cells that share one X."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mirage.algorithms import draw_problem, train
+from mirage.experiments.experiment import Experiment, Setup
+from mirage.experiments.plan import Batch, cells_at_once
+
+# The random streams of a cell, by name and not by order of use.
+STREAMS = ("matrix", "labels", "training", "directions")
+
+
+def seed_keys(experiment: Experiment, d: int, seeds: np.ndarray) -> np.ndarray:
+    """The data of one key for each (root seed, d, seed), whatever else is in the grid."""
+    root = jax.random.fold_in(jax.random.key(experiment.root_seed), d)
+    keys = jax.vmap(lambda seed: jax.random.fold_in(root, seed))(jnp.asarray(seeds, jnp.uint32))
+    return np.asarray(jax.random.key_data(keys))
+
+
+def stream(key: jax.Array, name: str) -> jax.Array:
+    """The key of one named random stream of a cell."""
+    return jax.random.fold_in(key, STREAMS.index(name))
+
+
+def run_seed(
+    static: Setup, batch: Batch, keep_weights: bool, key, drawn, seed, sizes, lanes, inputs
+) -> dict[str, Any]:
+    """Train every lane of a family on the first n rows of one seed, for each n of `sizes`.
+
+    Results are (sizes × lanes, ...), the lanes of one size next to each other.
+    """
+    d, design, n_max = batch.d, batch.design, batch.n_max
+    matrix_key = stream(key, "matrix")
+
+    def run(cell):
+        numbers, n = cell
+        setup = eqx.combine(numbers, static)
+        right, left = setup.columns
+        size = {"n_max": n_max, "d": d, "right": right, "left": left, "bound": sizes.max()}
+        directions = setup.directions.draw(stream(key, "directions"), setup.target.rank, d)
+        problem, memory = draw_problem(
+            stream(key, "labels"),
+            design.matrix(drawn, seed, n, inputs, **size),
+            directions,
+            setup.target,
+            inputs=inputs,
+            inputs_key=matrix_key,
+            loss=setup.loss,
+            activation=setup.activation,
+            network=setup.network,
+        )
+        orthonormal = setup.directions.orthonormal
+        integrable = orthonormal and inputs.standard_gaussian
+        key_train = stream(key, "training")
+        result = train(key_train, setup.algorithm, problem, memory, sample_error=not integrable)
+        if not keep_weights:
+            del result["weights"]
+        if not orthonormal:
+            result["direction_gram"] = directions @ directions.T
+        return result
+
+    count = jax.tree.leaves(lanes)[0].shape[0]
+    every = jax.tree.map(lambda a: jnp.tile(a, (len(sizes), *[1] * (a.ndim - 1))), lanes)
+    cells = (every, jnp.repeat(sizes, count))
+    at_once = cells_at_once(static, design)
+    return jax.lax.map(run, cells, batch_size=at_once) if at_once > 1 else jax.lax.map(run, cells)

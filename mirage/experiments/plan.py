@@ -1,0 +1,162 @@
+"""The plan of a run: which cells share an X, in which design, how many seeds at a time."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from mirage.designs import Design
+from mirage.experiments.experiment import Experiment, Setup
+from mirage.experiments.families import Family, families
+from mirage.inputs import Inputs
+
+# Columns that one product with X takes at most. Sixteen cost little more than four, and a lane
+# keeps its bits whatever the others; beyond, other kernels with other rounding would serve.
+COLUMNS = 16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """Cells of one d that share a drawn X: a design, inputs, the largest n."""
+
+    d: int
+    design: Design
+    inputs: Inputs
+    n_max: int
+
+
+def cells_at_once(setup: Setup, design: Design) -> int:
+    """How many cells ask the same X in one product; those with a memory go one after the other."""
+    return max(1, COLUMNS // setup.network.width) if design.memoryless else 1
+
+
+class Plan:
+    """The batches of an experiment and how many seeds of each are held at once.
+
+    It depends on the config and the number of devices alone, not on what happens to be free.
+    """
+
+    def __init__(self, experiment: Experiment, *, devices: int):
+        self.experiment = experiment
+        self.devices = devices
+        self.width = experiment.runtime.width()
+        self.unit = devices * self.width
+        self.families = families(experiment.setups())
+        self.batches = [
+            (batch, cells) for d in experiment.dimensions for batch, cells in self._batches(d)
+        ]
+        self.chunks = {batch: self._chunk(batch, cells) for batch, cells in self.batches}
+        self.halved: set[Batch] = set()
+
+    def _batches(self, d: int) -> list[tuple[Batch, list[tuple[Family, int]]]]:
+        """The cells (family, n) at one d, by the X that they share."""
+        experiment = self.experiment
+        by_design: dict[Any, list[tuple[Family, int]]] = {}
+        for family in self.families:
+            sizes = experiment.sizes(d)
+            for n in sizes:
+                # A search relies on common random numbers: one design up to its upper end.
+                size = max(sizes) if experiment.search else n
+                design = self.design(family.setup, d, size)
+                by_design.setdefault((design, family.setup.inputs), []).append((family, n))
+        return [
+            (Batch(d, design, inputs.load(d=d), max(n for _, n in cells)), cells)
+            for (design, inputs), cells in by_design.items()
+        ]
+
+    def design(self, setup: Setup, d: int, n: int) -> Design:
+        """The design of one cell; `auto` decides by the cell and `runtime.memory` alone."""
+        right, left = setup.columns
+
+        def fits(design: Design) -> bool:
+            drawn = design.bytes_drawn(n_max=n, d=d)
+            working = design.bytes_working(n_max=n, d=d, right=right, left=left)
+            return self.unit * (drawn + working) <= self.experiment.runtime.memory_bytes
+
+        size = {"n": n, "d": d, "right": right, "left": left, "steps": setup.algorithm.steps}
+        return setup.design.resolve(setup.inputs, **size, fits=fits)
+
+    def _chunk(self, batch: Batch, cells: list[tuple[Family, int]]) -> int:
+        """Seeds held at once: as many as fit `runtime.memory`, a multiple of `unit`."""
+        budget, unit = self.experiment.runtime.memory_bytes, self.unit
+        design, size = batch.design, {"n_max": batch.n_max, "d": batch.d}
+        drawn = design.bytes_drawn(**size)
+        working = 0
+        for family, _ in cells:
+            right, left = family.setup.columns
+            lanes = self._sizes_at_once(design, family) * len(family.setups)
+            lanes = lanes if design.memoryless else 1
+            own = design.bytes_working(**size, right=right, left=left)
+            # Projections and features of the second stage.
+            stage_2 = 12 * batch.n_max * family.setup.network.width
+            working = max(working, lanes * (own + stage_2))
+        fit = (budget - unit * working) // max(1, drawn) // unit * unit
+        if fit < unit:
+            raise ValueError(
+                f"runtime.memory={self.experiment.runtime.memory!r}: {unit} seed(s) of "
+                f"design={design.name()} at d={batch.d}, n={batch.n_max} need "
+                f"{unit * (working + drawn) / 1e9:.3g} GB; raise it"
+                + (", take runtime.devices=1" if self.devices > 1 else "")
+                + (", or take design=streamed" if design.name() == "dense" else "")
+            )
+        return min(-(-self.experiment.seeds // unit) * unit, fit)
+
+    def halve(self, batch: Batch) -> bool:
+        """Hold half as many seeds of a batch at once; False if there are no fewer to hold."""
+        chunk = self.chunks[batch]
+        if chunk == self.unit:
+            return False
+        self.chunks[batch] = max(self.unit, chunk // 2 // self.unit * self.unit)
+        self.halved.add(batch)
+        return True
+
+    def words(self, batch: Batch, cells: list[tuple[Family, int]]) -> str:
+        """What runs, in which design and why, for the log."""
+        design, setup = batch.design, cells[0][0].setup
+        why = ""
+        if setup.design.name() == "auto":
+            right, left = setup.columns
+            seconds = design.seconds(
+                n=batch.n_max, d=batch.d, right=right, left=left, steps=setup.algorithm.steps
+            )
+            why = f" (auto: about {seconds:.2g} s a seed at n={batch.n_max} on one core)"
+        sizes = len({n for _, n in cells})
+        return f"d={batch.d}: {sizes} sample sizes, design {design.name()}{why}"
+
+    def _sizes_at_once(self, design: Design, family: Family) -> int:
+        """How many sample sizes of a family go through one product; a search asks for one.
+
+        Not fewer where a grid has fewer: other numbers of columns may round differently.
+        """
+        if self.experiment.search is not None:
+            return 1
+        return max(1, cells_at_once(family.setup, design) // len(family.setups))
+
+    def together(self, batch, cells) -> Iterator[tuple[Family, tuple[int, ...]]]:
+        """The cells by families, largest sample sizes first, as many as one product takes.
+
+        The last ones are filled up with the smallest size, so that one compiled function does.
+        """
+        for family in {id(f): f for f, _ in cells}.values():
+            sizes = sorted({n for other, n in cells if other is family}, reverse=True)
+            count = self._sizes_at_once(batch.design, family)
+            for first in range(0, len(sizes), count):
+                some = sizes[first : first + count]
+                yield family, (*some, *some[-1:] * (count - len(some)))
+
+    def described(self) -> dict[str, Any]:
+        """The plan as it is stored with the results."""
+        return {
+            "devices": self.devices,
+            "seeds_at_once": self.width,
+            "chunks": [
+                {
+                    "d": batch.d,
+                    "design": batch.design.name(),
+                    "inputs": batch.inputs.name(),
+                    "n_max": batch.n_max,
+                    "seeds": self.chunks[batch],
+                    "halved": batch in self.halved,
+                }
+                for batch, _ in self.batches
+            ],
+        }

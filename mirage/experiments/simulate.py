@@ -1,0 +1,70 @@
+"""From an experiment to its labelled results."""
+
+import os
+import time
+
+import xarray as xr
+
+from mirage.experiments.execute import Executor
+from mirage.experiments.experiment import GROUPS, Experiment
+from mirage.experiments.provenance import provenance
+from mirage.experiments.results import grid
+from mirage.experiments.searching import search
+from mirage.experiments.tuning import tuned
+
+COORDINATES: dict[str, tuple[str, str]] = {
+    "d": ("input dimension", "1"),
+    "alpha": ("samples per dimension n/d", "1"),
+    "exponent": ("log n / log d", "1"),
+    "n": ("samples", "1"),
+    "seed": ("repetition", "1"),
+    "step": ("gradient steps", "1"),
+    "neuron": ("neuron", "1"),
+    "other_neuron": ("neuron", "1"),
+    "direction": ("direction of the target's subspace", "1"),
+    "input": ("input coordinate", "1"),
+    "epsilon": ("threshold that the measure is to stay under", "1"),
+    "level": ("threshold that the measure is to reach", "1"),
+    "trial": ("sample size tried by the search, smallest first", "1"),
+}
+
+
+def simulate(experiment: Experiment, folder: str | os.PathLike | None = None) -> xr.Dataset:
+    """Run every cell of an experiment and return the labelled results with their provenance.
+
+    A cell that diverged is NaN and has `diverged` set. With `runtime.profile` a trace of
+    JAX's profiler goes to `folder`.
+    """
+    start = time.perf_counter()
+    experiment.runtime.configure()
+    with experiment.runtime.traced(folder):
+        experiment = tuned(experiment, _grid_alone)
+        executor = Executor(experiment)
+        run = grid if experiment.search is None else search
+        with executor.progress():
+            dataset = run(experiment, executor)
+    _describe(dataset, experiment)
+    dataset.attrs = provenance(experiment, executor, time.perf_counter() - start)
+    return dataset
+
+
+def _grid_alone(experiment: Experiment) -> xr.Dataset:
+    """The results of an experiment's grid, without provenance."""
+    executor = Executor(experiment)
+    with executor.progress():
+        return grid(experiment, executor)
+
+
+def _describe(dataset: xr.Dataset, experiment: Experiment) -> None:
+    """Coordinates for what was one option alone, and words for every coordinate."""
+    axes = experiment.axes
+    for group in GROUPS:
+        if group not in axes and group != "design":
+            dataset.coords[group] = getattr(experiment, group).name()
+            dataset.coords[group].attrs = {"long_name": group, "units": "1"}
+    for name in axes:
+        words = experiment.varied.get(name, name)
+        dataset.coords[name].attrs = {"long_name": words, "units": "1"}
+    for name, (long_name, units) in COORDINATES.items():
+        if name in dataset.coords:
+            dataset.coords[name].attrs = {"long_name": long_name, "units": units}
