@@ -200,7 +200,10 @@ def test_each_design_is_recorded_and_both_see_one_signal():
         ({"loss": {}}, "loss="),
         ({"loss": "huber"}, "expected a Loss"),
         ({"design": Deferred(), "algorithm": LayerwiseGd(steps=50)}, "query columns"),
-        ({"runtime": Default(memory="10 KB")}, "raise it, or take design=streamed"),
+        (
+            {"runtime": Default(memory="10 KB")},
+            "raise it, or take runtime.devices=1 or design=streamed",
+        ),
     ],
     ids=str,
 )

@@ -7,7 +7,7 @@ import pytest
 
 import mirage
 from mirage.experiments.experiment import RESERVED_SEEDS
-from mirage.experiments.results import measured
+from mirage.experiments.simulate import run_grid
 from mirage.experiments.tune import Grid
 from mirage.experiments.tuning import TuningError, tuned
 
@@ -29,7 +29,7 @@ def recorded(experiment):
 
     def run(one):
         ran.append(one)
-        return measured(one)
+        return run_grid(one)
 
     return ran, tuned(experiment, run)
 
@@ -75,7 +75,7 @@ def test_within_narrows_what_is_tuned_and_not_what_is_run():
     def run(one):
         nonlocal trial
         trial = one
-        return measured(one)
+        return run_grid(one)
 
     best = tuned(experiment, run)
     assert trial.alpha == (20,)

@@ -91,12 +91,13 @@ class Plan:
             working = max(working, lanes * (own + stage_2))
         fit = (budget - unit * working) // max(1, drawn) // unit * unit
         if fit < unit:
+            others = ["runtime.devices=1"] * (self.devices > 1)
+            others += ["design=streamed"] * (design.name() == "dense")
             raise ValueError(
                 f"runtime.memory={self.experiment.runtime.memory!r}: {unit} seed(s) of "
                 f"design={design.name()} at d={batch.d}, n={batch.n_max} need "
                 f"{unit * (working + drawn) / 1e9:.3g} GB; raise it"
-                + (", take runtime.devices=1" if self.devices > 1 else "")
-                + (", or take design=streamed" if design.name() == "dense" else "")
+                + (f", or take {' or '.join(others)}" if others else "")
             )
         return min(-(-self.experiment.seeds // unit) * unit, fit)
 

@@ -38,7 +38,7 @@ def simulate(experiment: Experiment, folder: str | os.PathLike | None = None) ->
     start = time.perf_counter()
     experiment.runtime.configure()
     with experiment.runtime.traced(folder):
-        experiment = tuned(experiment, _grid_alone)
+        experiment = tuned(experiment, run_grid)
         executor = Executor(experiment)
         run = grid if experiment.search is None else search
         with executor.progress():
@@ -48,7 +48,7 @@ def simulate(experiment: Experiment, folder: str | os.PathLike | None = None) ->
     return dataset
 
 
-def _grid_alone(experiment: Experiment) -> xr.Dataset:
+def run_grid(experiment: Experiment) -> xr.Dataset:
     """The results of an experiment's grid, without provenance."""
     executor = Executor(experiment)
     with executor.progress():
