@@ -186,16 +186,24 @@ def prepare(overrides: Sequence[str]) -> list[str]:
     """
     # Any setting may be varied, so that it is added where the config does not have it yet.
     ready = [re.sub(r"^vary\.", "++vary.", _quoted(override)) for override in overrides]
+    dropped = [f"{group}=null" for group in OPTIONAL_GROUPS if f"{group}=null" in ready]
+    ready = [f"~{o.removesuffix('=null')}" if o in dropped else o for o in ready]
+    # An experiment's own settings of the group stay behind: the name says that it is not chosen.
+    added = [f"++{o.removesuffix('=null')}.name=null" for o in dropped]
     keys = [o.split("=")[0].lstrip("+") for o in ready]
     if "search.at_least" in keys and "search.at_most" not in keys:
-        ready.append("search.at_most=null")
+        added.append("search.at_most=null")
     if "search" in keys:
-        ready += [f"{kind}=null" for kind in SAMPLES if kind not in keys]
+        added += [f"{kind}=null" for kind in SAMPLES if kind not in keys]
     given = {m[1] for o in ready if (m := re.match(r"\+{0,2}(alpha|exponent|n)=", o))}
-    nulled = {o.split("=")[0].lstrip("+") for o in ready if re.fullmatch(r"\+{0,2}\w+=null", o)}
+    nulled = {
+        o.split("=")[0].lstrip("+") for o in [*ready, *added] if re.fullmatch(r"\+{0,2}\w+=null", o)
+    }
     if given - nulled:
-        ready += [f"{kind}=null" for kind in SAMPLES if kind not in given]
-    return ready
+        added += [f"{kind}=null" for kind in SAMPLES if kind not in given]
+    # Next to an override of the user's: argparse takes overrides in one piece only.
+    first = next((i for i, o in enumerate(ready) if re.match(r"[+~\w]", o) and "=" in o), -1)
+    return [*ready[: first + 1], *added, *ready[first + 1 :]]
 
 
 def _quoted(override: str) -> str:
@@ -249,6 +257,7 @@ def _check_choices(overrides: Sequence[str], config_dir: str | None) -> None:
             raise ConfigError(f"{override}: unknown key {group!r}{_suggest(group, keys)}")
         if group in (*OPTION_GROUPS, *FILE_GROUPS, "sweep"):
             known = _choices(group, config_dir)
+            known |= {"null"} if group in OPTIONAL_GROUPS else set()
             for value in values.split(","):
                 if value not in known:
                     raise ConfigError(
@@ -297,7 +306,7 @@ def build(config: DictConfig) -> Experiment:
         options: dict[str, Any] = {
             group: _option(group, values[group], group)
             for group in OPTION_GROUPS
-            if group not in OPTIONAL_GROUPS or values[group] is not None
+            if group not in OPTIONAL_GROUPS or _chosen(values[group])
         }
         for group, listed in values["compare"].items():
             if listed is not None:
@@ -314,6 +323,11 @@ def build(config: DictConfig) -> Experiment:
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
+
+
+def _chosen(node: Any) -> bool:
+    """Whether an optional group has an option, and not none or `name: null`."""
+    return node is not None and not (isinstance(node, Mapping) and node.get("name", "") is None)
 
 
 def _option(group: str, node: Any, where: str) -> Option:

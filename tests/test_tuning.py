@@ -84,6 +84,24 @@ def test_within_narrows_what_is_tuned_and_not_what_is_run():
     assert best.vary == {"network.width": [2, 4]}
 
 
+def test_what_is_tuned_apart_has_a_best_of_its_own():
+    experiment = mirage.compose(
+        *SMALL,
+        "compare.loss=[mse]",
+        "vary.algorithm.steps=[1,40]",
+        "tune.settings={algorithm:{step_size:[0.05,1.0e+6]}}",
+        "tune.apart=[steps]",
+        "target=quadratic",
+        "activation=quadratic",
+    )
+    # One step does the more the larger it is; forty of such a size explode.
+    best = tuned(experiment, run_grid)
+    sizes = {names: s["algorithm.step_size"] for names, s in best.tuned.items()}
+    assert sizes == {("mse", 1): 1e6, ("mse", 40): 0.05}
+    chosen = {names[-1]: setup.algorithm.step_size for names, setup in best.setups().items()}
+    assert chosen == {1: 1e6, 40: 0.05}
+
+
 def test_scores_count_diverged_cells_first():
     error = Grid(settings={"loss": {"delta": [1]}})
     good, worse = np.full((2, 3), 1.0), np.full((2, 3), 2.0)
@@ -114,6 +132,7 @@ def test_that_every_candidate_diverged_is_said():
         ("tune.measure=colour", "tune.measure='colour': expected one of cos_best"),
         ("tune.seeds=0", "tune.seeds=0"),
         ("tune.within={width:[4]}", "tune.within='width': expected one of d, alpha"),
+        ("tune.apart=[width]", "tune.apart='width': expected varied settings, of which there are"),
         ("tune.within={alpha:[7]}", "tune.within.alpha=[7]: expected some of [20]"),
         ("vary.loss.delta=[1.0,2.0]", "tune.settings.loss.delta=[1.0, 2.0]: this setting is"),
     ],

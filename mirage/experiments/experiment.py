@@ -107,8 +107,9 @@ class Experiment:
     save_weights: bool = False
     name: str = "recovery"
     config: str = ""
-    # What `tune` found: settings by the names of the compared options.
-    tuned: Mapping[tuple[str, ...], Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    # What `tune` found: settings by the options and values on the axes `tuned_along`.
+    tuned: Mapping[tuple[Any, ...], Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    tuned_along: tuple[str, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "d", numbers("d", self.d, whole=True))
@@ -158,6 +159,12 @@ class Experiment:
                     dataclasses.replace(option, **{setting: value})
                 except TypeError as error:
                     raise ValueError(f"{where}={value!r}: {error}") from error
+        known = list(self.varied)
+        for name in tune.apart:
+            accepted = f"expected varied settings, {', '.join(known) or 'of which there are none'}"
+            require(name in known, "tune.apart", name, accepted)
+            within = {key for key, _ in tune.within}
+            require(name not in within, "tune.apart", name, "it stands in tune.within too")
         self.narrowed(tune)
 
     def narrowed(self, tune: Tune) -> dict[str, Any]:
@@ -260,7 +267,7 @@ class Experiment:
             setup = Setup(**fixed, **chosen)
             for name, key in self.varied.items():
                 setup = setup.with_setting(key, place[name])
-            labels = tuple(place[group] for group in compared)
+            labels = tuple(place[axis] for axis in self.tuned_along)
             for key, value in self.tuned.get(labels, {}).items():
                 setup = setup.with_setting(key, value)
             combinations[names] = setup

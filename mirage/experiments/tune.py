@@ -31,6 +31,11 @@ def listed(settings: Any) -> Settings:
     return tuple(pairs)
 
 
+def names(value: Any) -> tuple[str, ...]:
+    """One name or several as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value or ())
+
+
 class Tune(Option, abc.ABC):
     """Which settings to try, on how many seeds, and what is best.
 
@@ -38,7 +43,8 @@ class Tune(Option, abc.ABC):
     a setting that an option does not have is not tried for it. `measure` is what is compared,
     its median over seeds; its logarithm (its value for a cosine) is averaged over d, sample size
     and whatever else the experiment varies. `within` narrows these (`{width: [16], alpha: [10]}`)
-    where to tune at every cell would cost too much.
+    where to tune at every cell would cost too much. For each value of the varied settings in
+    `apart` (`[width]`) the best is picked by itself.
     """
 
     group: ClassVar[str] = "tune"
@@ -47,6 +53,7 @@ class Tune(Option, abc.ABC):
     seeds: int = eqx.field(static=True, default=5)
     measure: str = eqx.field(static=True, default="test_error")
     within: Settings = eqx.field(static=True, converter=listed, default=None)  # type: ignore[assignment]
+    apart: tuple[str, ...] = eqx.field(static=True, converter=names, default=())
 
     def __check_init__(self):
         self.check("seeds", self.seeds >= 1, "expected a whole number ≥ 1")

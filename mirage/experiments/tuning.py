@@ -53,22 +53,21 @@ def tuned(experiment: Experiment, run: Callable[[Experiment], xr.Dataset]) -> Ex
     results = run(trial)
     has = tune.measure in results
     require(has, "tune.measure", tune.measure, "this algorithm has no such measure")
-    best: dict[tuple[str, ...], tuple[tuple[int, float], dict]] = {}
-    for labels in itertools.product(*trial.compared.values()):
-        place = dict(zip(trial.compared, labels, strict=True))
+    best: dict[tuple[Any, ...], tuple[tuple[int, float], dict]] = {}
+    axes = {**trial.compared, **{name: trial.axes[name] for name in tune.apart}}
+    along = (*experiment.compared, *tune.apart)
+    for labels in itertools.product(*axes.values()):
+        place = dict(zip(axes, labels, strict=True))
         score = tune.score(results[tune.measure].sel(place).transpose(..., "seed").values)
         chosen = {group: tried[group][place[group]] for group in tried}
-        names = tuple(
-            chosen[group][0] if group in chosen else place[group] for group in experiment.compared
-        )
+        names = tuple(chosen[axis][0] if axis in chosen else place[axis] for axis in along)
         settings = {k: v for _, some in chosen.values() for k, v in some.items()}
         if names not in best or score < best[names][0]:
             best[names] = (score, settings)
     for names, (score, settings) in best.items():
-        _report("/".join(names), score, settings, tune)
-    return dataclasses.replace(
-        experiment, tune=None, tuned={names: settings for names, (_, settings) in best.items()}
-    )
+        _report("/".join(map(str, names)), score, settings, tune)
+    found = {names: settings for names, (_, settings) in best.items()}
+    return dataclasses.replace(experiment, tune=None, tuned=found, tuned_along=along)
 
 
 def _report(name: str, score: tuple[int, float], settings: Mapping[str, Any], tune: Tune) -> None:

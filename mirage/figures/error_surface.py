@@ -16,47 +16,59 @@ BETAS = {0: "--", 1: ":"}
 
 
 def error_surface(dataset: xr.Dataset) -> Figure:
-    """Median test error by width m at the largest n, and by n at the largest m; one d.
+    """Median test error by width m (above, by n) and by samples n (below, by m), at one d.
 
-    Bands are 30th-70th percentiles over seeds. Grey: C (1/√m + 1/√n)^{β+1} (arXiv 2511.15120,
-    Theorem 1) for β = 0 and 1, C fitted to the logarithms of the lowest curve.
+    A column for each combination of compared options but the loss, which has the hues; shades go
+    from few samples (neurons) to many. Bands are 30th-70th percentiles over seeds. Grey:
+    C (1/√m + 1/√n)^{β+1} (arXiv 2511.15120, Theorem 1) at the most samples (neurons) for β = 0
+    and 1, C fitted to the logarithms of the lowest curve.
     """
     size = sample_axis(dataset)
     error = dataset["test_error"].isel(d=0)
     n = dataset["n"].isel(d=0).values if "n" not in dataset.dims else dataset["n"].values
-    groups = [str(g) for g in error.dims if g not in ("width", size, "seed")]
-    m = dataset["width"].values
+    error = error.assign_coords({size: n}).sortby([size, "width"])
+    if "loss" not in error.dims:
+        error = error.expand_dims(loss=np.ravel(dataset["loss"].values))
+    groups = [str(g) for g in error.dims if g not in ("width", size, "seed", "loss")]
+    choices = list(itertools.product(*(dataset[g].values for g in groups)))
+    shape = {"figsize": (3.0 + 2.6 * len(choices), 5.2), "sharey": True, "squeeze": False}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(7.4, 3.4), layout="constrained", sharey=True)
-        slices = (
-            (axes[0], m, error.isel({size: int(np.argmax(n))}), "width", np.max(n)),
-            (axes[1], n, error.isel(width=int(np.argmax(m))), size, np.max(m)),
-        )
-        choices = list(itertools.product(*(dataset[g].values for g in groups)))
-        for axis, x, values, along, other in slices:
-            medians = []
-            for i, choice in enumerate(choices):
-                one = values.sel(dict(zip(groups, choice, strict=True))).transpose(along, "seed")
-                hue, shade = divmod(i, max(1, len(choices) // dataset.sizes.get("loss", 1)))
-                colour = shades(hue, len(choices))[-1 - shade * (len(choices) // 2)]
-                medians.append(_curve(axis, x, one, colour, "osv^"[shade % 4], choice))
-            _rates(axis, x, other, np.array(medians))
-        axes[0].set(xlabel="width m", ylabel=r"population error $E(f-f^\star)^2$")
-        axes[0].set_title(f"n = {np.max(n)}, d = {int(dataset['d'][0])}", fontsize=8)
-        axes[1].set(xlabel="samples n")
-        axes[1].set_title(f"m = {np.max(m)}, d = {int(dataset['d'][0])}", fontsize=8)
-        for axis, x in zip(axes, (m, n), strict=True):
-            axis.set(xscale="log", yscale="log")
-            axis.set_xticks(x, [str(one) for one in x])
-            axis.minorticks_off()
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", fontsize=8)  # type: ignore[call-overload, arg-type]
+        figure, axes = plt.subplots(2, len(choices), layout="constrained", **shape)
+        for column, choice in enumerate(choices):
+            own = error.sel(dict(zip(groups, choice, strict=True)))
+            for axis, along, other, letter in (
+                (axes[0, column], "width", size, "n"),
+                (axes[1, column], size, "width", "m"),
+            ):
+                _panel(axis, own, along, other, letter)
+            words = ", ".join(map(str, choice))
+            axes[0, column].set_title(words, fontsize=9)
+            axes[0, column].set_xlabel("width m")
+            axes[1, column].set_xlabel(f"samples n, d = {int(dataset['d'][0])}")
+        for row in axes:
+            row[0].set_ylabel(r"population error $E(f-f^\star)^2$")
+            row[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
         return figure
 
 
-def _curve(axes: Axes, x, values: xr.DataArray, colour, marker: str, choice) -> np.ndarray:
+def _panel(axis: Axes, error: xr.DataArray, along: str, other: str, letter: str) -> None:
+    x, others = error[along].values, error[other].values
+    last = []
+    for hue, loss in enumerate(error["loss"].values):
+        for colour, value in zip(shades(hue, len(others)), others, strict=True):
+            one = error.sel({"loss": loss, other: value}).transpose(along, "seed")
+            middle = _curve(axis, x, one, colour, f"{loss}, {letter} = {value}")
+        last.append(middle)
+    _rates(axis, x, others[-1], np.array(last))
+    axis.set(xscale="log", yscale="log")
+    axis.set_xticks(x, [str(one) for one in x])
+    axis.minorticks_off()
+
+
+def _curve(axes: Axes, x, values: xr.DataArray, colour, label: str) -> np.ndarray:
     low, middle, high = values.quantile([LOW, 0.5, HIGH], "seed", skipna=True).values
     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.plot(x, middle, color=colour, marker=marker, label=", ".join(map(str, choice)))
+    axes.plot(x, middle, color=colour, marker="o", label=label)
     return middle
 
 
