@@ -101,7 +101,7 @@ def profile(results: xr.Dataset, output: Path) -> str:
 
 def _interval(value: float, low: float, high: float, status: str) -> str:
     if status == "not reached":
-        return f"not reached (> {low:.4g})"
+        return f"not reached [{low:.4g}, inf]"
     return f"{'<= ' if status == 'below' else ''}{value:.4g} [{low:.4g}, {high:.4g}]"
 
 

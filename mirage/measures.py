@@ -4,6 +4,7 @@ Computed in float64 by low-dimensional Gaussian integrals; no test matrix is dra
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,40 +79,60 @@ def population_error(
         a, b, m, q = (
             jnp.asarray(np.asarray(field, np.float64)) for field in (readout, biases, overlap, gram)
         )
-        error = np.asarray(_model_square(activation, a, b, q)) + target_square(target)
-        if intercept is not None:
-            c = np.asarray(intercept, np.float64)
-            mean = np.asarray(
-                (a * activation.smoothed(b, jnp.diagonal(q, axis1=1, axis2=2))).sum(1)
-            )
-            error = error + c * (c + 2 * mean - 2 * target_mean(target))
+        known = target_integrals(target)
+        square, mean = (np.asarray(v) for v in _model_moments(activation, a, b, q))
+        c = np.asarray(0.0 if intercept is None else intercept, np.float64)
+        overlaps = [_overlap_with_part(activation, *part, a, b, m, q) for part in known.parts]
+        with np.errstate(invalid="ignore"):  # cells that are not finite
+            error = square + known.square + c * (c + 2 * mean - 2 * known.mean)
+            return error - 2 * sum(map(np.asarray, overlaps), np.zeros(()))
+
+
+class TargetIntegrals(NamedTuple):
+    """E g², E g, and of each term of g its directions, points on them and weights times g."""
+
+    square: float
+    mean: float
+    parts: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
+
+
+def target_integrals(target: Target) -> TargetIntegrals:
+    """What a population error needs of the target alone; remembered for the last ones."""
+    try:
+        return _integrals(target)
+    except TypeError:  # a target with arrays among its settings has no hash
+        return _integrals.__wrapped__(target)
+
+
+@functools.lru_cache(maxsize=32)
+def _integrals(target: Target) -> TargetIntegrals:
+    with jax.enable_x64(True):
+        parts = []
         for part, active in target.parts():
             points, weights = rule(len(active))
             g = weights * np.asarray(part(jnp.asarray(points)))
-            on_part = m[:, :, np.asarray(active, int)]
-            error = error - 2 * np.asarray(
-                _overlap_with_part(activation, points, g, a, b, on_part, q)
-            )
-        return error
+            parts.append((np.asarray(active, np.int32), points, g))
+        return TargetIntegrals(target_square(target), target_mean(target), tuple(parts))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _model_square(activation, *cells):
-    """E f² of every cell."""
+def _model_moments(activation, *cells):
+    """E f² and E f of every cell, without its intercept."""
 
     def one(cell):
         a, b, q = cell
-        return a @ activation.products(b, q) @ a
+        return a @ activation.products(b, q) @ a, a @ activation.smoothed(b, jnp.diag(q))
 
     return jax.lax.map(one, cells)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _overlap_with_part(activation, points, g, *cells):
+def _overlap_with_part(activation, active, points, g, *cells):
     """E[f g_part] of every cell, by an integral over the part's directions of g E[f | h]."""
 
     def one(cell):
         a, b, m, q = cell
+        m = m[:, active]
         rest = jnp.maximum(jnp.diag(q) - (m**2).sum(axis=1), 0)
 
         def neuron(total, values):
