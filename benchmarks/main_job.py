@@ -130,7 +130,7 @@ def report_ratios(full: list[Mirage], first: list[Mirage], loops: list[NumpyLoop
     both = [m.after_compile for m in full]
     alone = [m.compute for m in first]
     rows = [
-        ("both stages", [n.total for n in loops], both, ">= 5"),
+        ("both stages", [n.total for n in loops], both, ">= 6"),
         ("stage 1 alone", [n.stage_1 for n in loops], alone, ""),
         ("both, if NumPy's losses shared their draws", [n.shared for n in loops], both, ""),
     ]
