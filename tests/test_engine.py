@@ -18,6 +18,7 @@ from mirage import Experiment, simulate
 from mirage.algorithms import LayerwiseGd
 from mirage.designs import Auto, Deferred, Dense, DesignChoice, Streamed
 from mirage.experiments import execute
+from mirage.experiments.plan import Plan
 from mirage.inputs import Gaussian, Rademacher
 from mirage.losses import Huber, Mse
 from mirage.runtime import Default
@@ -73,6 +74,15 @@ def test_a_cell_of_auto_is_the_cell_of_the_design_it_names():
         other = run(design=DesignChoice.options()[name](), d=[60], loss=Mse())
         a, b = (r.cos_best.sel(alpha=alpha) for r in (auto, other))
         assert np.array_equal(a, b)
+
+
+def test_small_sample_sizes_share_a_product_and_large_ones_go_alone():
+    small, large = [1000, 2000, 3000], [300_000, 400_000]
+    experiment = Experiment(n=small + large, d=10, seeds=1, design=Streamed(), loss=Mse())
+    plan = Plan(experiment, devices=1)
+    shared = [sizes for batch, cells in plan.batches for _, sizes in plan.together(batch, cells)]
+    # Four networks of four neurons fill a product; the places left over repeat the smallest.
+    assert shared == [(3000, 2000, 1000, 1000), (400_000,), (300_000,)]
 
 
 def test_a_chunk_that_runs_out_of_memory_is_halved_and_the_results_are_the_same(monkeypatch):

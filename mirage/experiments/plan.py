@@ -12,6 +12,9 @@ from mirage.inputs import Inputs
 # Columns that one product with X takes at most. Sixteen cost little more than four, and a lane
 # keeps its bits whatever the others; beyond, other kernels with other rounding would serve.
 COLUMNS = 16
+# Cells with more rows do not share a product with other sample sizes: their arrays over rows, one
+# of each for every lane, would take more memory than the sharing is worth.
+SHARED_ROWS = 2**18
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,10 +60,12 @@ class Plan:
                 # A search relies on common random numbers: one design up to its upper end.
                 size = max(sizes) if experiment.search else n
                 design = self.design(family.setup, d, size)
-                by_design.setdefault((design, family.setup.inputs), []).append((family, n))
+                large = n > SHARED_ROWS and experiment.search is None
+                key = (design, family.setup.inputs, large)
+                by_design.setdefault(key, []).append((family, n))
         return [
             (Batch(d, design, inputs.load(d=d), max(n for _, n in cells)), cells)
-            for (design, inputs), cells in by_design.items()
+            for (design, inputs, _), cells in by_design.items()
         ]
 
     def design(self, setup: Setup, d: int, n: int) -> Design:
@@ -83,7 +88,7 @@ class Plan:
         working = 0
         for family, _ in cells:
             right, left = family.setup.columns
-            lanes = self._sizes_at_once(design, family) * len(family.setups)
+            lanes = self._sizes_at_once(batch, family) * len(family.setups)
             lanes = lanes if design.memoryless else 1
             own = design.bytes_working(**size, right=right, left=left)
             # Projections and features of the second stage.
@@ -123,14 +128,14 @@ class Plan:
         sizes = len({n for _, n in cells})
         return f"d={batch.d}: {sizes} sample sizes, design {design.name()}{why}"
 
-    def _sizes_at_once(self, design: Design, family: Family) -> int:
+    def _sizes_at_once(self, batch: Batch, family: Family) -> int:
         """How many sample sizes of a family go through one product; a search asks for one.
 
         Not fewer where a grid has fewer: other numbers of columns may round differently.
         """
-        if self.experiment.search is not None:
+        if self.experiment.search is not None or batch.n_max > SHARED_ROWS:
             return 1
-        return max(1, cells_at_once(family.setup, design) // len(family.setups))
+        return max(1, cells_at_once(family.setup, batch.design) // len(family.setups))
 
     def together(self, batch, cells) -> Iterator[tuple[Family, tuple[int, ...]]]:
         """The cells by families, largest sample sizes first, as many as one product takes.
@@ -139,7 +144,7 @@ class Plan:
         """
         for family in {id(f): f for f, _ in cells}.values():
             sizes = sorted({n for other, n in cells if other is family}, reverse=True)
-            count = self._sizes_at_once(batch.design, family)
+            count = self._sizes_at_once(batch, family)
             for first in range(0, len(sizes), count):
                 some = sizes[first : first + count]
                 yield family, (*some, *some[-1:] * (count - len(some)))
