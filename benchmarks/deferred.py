@@ -2,10 +2,10 @@
 
     python benchmarks/deferred.py [--repeats 3] [--wait 60] [--sizes-only]
 
-Ten steps with m = 4 at d = 20,000, 100,000 and 1,000,000 (which takes 5 GB), then both designs
-at n = 20 d as d doubles, with what `Design.seconds` and `Design.bytes_working` predict. Each run
-is a process of its own, which repeats with other root seeds after compiling. The scaling goes to
-`docs/deferred_scaling.png`.
+Ten steps with m = 4 at d = 20,000, 100,000 and 1,000,000 (which takes 5 GB), three with
+`design=streamed` at an X of 16 GB, then `deferred` and `dense` at n = 20 d as d doubles, with
+what `Design.seconds` and `Design.bytes_working` predict. Each run is a process of its own, which
+repeats with other root seeds after compiling. The scaling goes to `docs/deferred_scaling.png`.
 """
 
 import argparse
@@ -33,7 +33,9 @@ class Case:
     design: str = "deferred"
     seeds: int = 1
     cores: int = 1
+    steps: int = STEPS
     readout_steps: int = 0
+    once: bool = False  # too long to repeat
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,13 @@ SIZES = (
         "<= 8",
         "< 2",
     ),
-    ("one seed, one core, stage 1", Case(1_000_000, 10_000_000), "", "< 14"),
+    ("one seed, one core, stage 1", Case(1_000_000, 10_000_000, once=True), "", "< 14"),
+    (
+        "design=streamed, X of 16 GB, one seed, one core, 3 steps",
+        Case(2000, 2_000_000, design="streamed", steps=3, once=True),
+        "",
+        "< 1",
+    ),
 )
 
 
@@ -67,10 +75,10 @@ def account(case: Case) -> tuple[float, int, int]:
     from mirage.designs import Design
 
     design = Design.options()[case.design]()
-    columns = {"right": RANK + WIDTH * STEPS, "left": WIDTH * STEPS}
+    columns = {"right": RANK + WIDTH * case.steps, "left": WIDTH * case.steps}
     working = design.bytes_working(n_max=case.n, d=case.d, **columns)
     drawn = design.bytes_drawn(n_max=case.n, d=case.d)
-    return design.seconds(n=case.n, d=case.d, **columns, steps=STEPS), working, drawn
+    return design.seconds(n=case.n, d=case.d, **columns, steps=case.steps), working, drawn
 
 
 def measure(case: Case, repeats: int) -> list[dict[str, float]]:
@@ -83,10 +91,10 @@ def measure(case: Case, repeats: int) -> list[dict[str, float]]:
 
     timings = []
     # Of as many seeds as there are cores, with some room for what is not the design's.
-    memory = f"{1.2 * case.cores * sum(account(case)[1:]):.0f} B"
+    memory = f"{1.2 * case.cores * sum(account(case)[1:]) + 1e8:.0f} B"
     for root_seed in range(repeats):
         experiment = mirage.Experiment(
-            algorithm=LayerwiseGd(steps=STEPS, readout_steps=case.readout_steps),
+            algorithm=LayerwiseGd(steps=case.steps, readout_steps=case.readout_steps),
             design=Design.options()[case.design](),
             d=case.d,
             n=case.n,
@@ -122,7 +130,7 @@ def process(case: Case, repeats: int, wait: float) -> Measured:
 
 def report_sizes(repeats: int, wait: float) -> None:
     for name, case, seconds, memory in SIZES:
-        seen = process(case, 1 if case.d > 500_000 else repeats, wait)
+        seen = process(case, 1 if case.once else repeats, wait)
         print(f"\nd = {case.d:,}, n = {case.n:,}: {name}")
         line("seconds a seed, best / median", spread(seen.seconds), seconds)
         line("compiling, the first time, s", f"{seen.compile:.1f}")

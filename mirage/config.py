@@ -40,6 +40,8 @@ OPTION_GROUPS: dict[str, type[Option]] = {
 OPTIONAL_GROUPS = ("search", "tune")
 # Groups whose files set keys at the top level instead of naming a class.
 FILE_GROUPS = ("samples", "experiment")
+# Keys whose value is a mapping that an override replaces, where Hydra would merge the two.
+MAPPING_KEYS = ("tune.settings", "tune.within")
 # Keys whose value is a formula, quoted for Hydra's grammar where the user did not.
 FORMULA_KEYS = ("target.expr", "loss.transform")
 
@@ -182,12 +184,17 @@ def prepare(overrides: Sequence[str]) -> list[str]:
     """Overrides as Hydra wants them.
 
     Formulas are quoted; of `alpha`, `exponent` and `n` the one that is given takes the place of
-    the one in the config, a search that of them all; `search.at_least` that of `at_most`.
+    the one in the config, a search that of them all; `search.at_least` that of `at_most`; the
+    settings and limits of a `tune` are replaced as a whole.
     """
     # Any setting may be varied, so that it is added where the config does not have it yet.
     ready = [re.sub(r"^vary\.", "++vary.", _quoted(override)) for override in overrides]
     dropped = [f"{group}=null" for group in OPTIONAL_GROUPS if f"{group}=null" in ready]
     ready = [f"~{o.removesuffix('=null')}" if o in dropped else o for o in ready]
+    for key in MAPPING_KEYS:
+        place = next((i for i, o in enumerate(ready) if o.startswith(f"{key}={{")), None)
+        if place is not None:
+            ready.insert(place, f"{key}=null")
     # An experiment's own settings of the group stay behind: the name says that it is not chosen.
     added = [f"++{o.removesuffix('=null')}.name=null" for o in dropped]
     keys = [o.split("=")[0].lstrip("+") for o in ready]

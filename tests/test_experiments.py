@@ -105,6 +105,7 @@ def test_two_devices_agree_with_one_to_rounding():
     assert not np.array_equal(one.cos_best[..., 0], one.cos_best[..., 1])
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side_agree_with_seeds_in_turn_to_rounding():
     in_turn, together = (
         run(d=[60], alpha=[10.0], seeds=4, runtime=Default(seeds_at_once=k), loss=Huber())
@@ -161,6 +162,7 @@ def test_a_cell_that_diverges_is_flagged_and_its_neighbours_are_untouched():
     assert np.array_equal(results.cos_best.sel(algorithm="tame"), alone.cos_best)
 
 
+@pytest.mark.slow
 def test_options_of_different_shapes_are_compared_side_by_side():
     results = run(
         loss=Huber(),
@@ -174,6 +176,7 @@ def test_options_of_different_shapes_are_compared_side_by_side():
     assert results.test_error.sel(algorithm="gd").notnull().all()
 
 
+@pytest.mark.slow
 def test_each_design_is_recorded_and_both_see_one_signal():
     results = run(design={"dense": Dense(), "deferred": Deferred()}, loss=Huber(), alpha=[30.0])
     assert list(results.design.values.ravel()) == ["dense", "deferred"]
@@ -237,6 +240,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     xr.testing.assert_identical(mirage.load(tmp_path), results)
 
 
+@pytest.mark.slow
 def test_runs_of_a_grid_load_as_one_dataset(tmp_path):
     whole = run(d=[40, 50], alpha=[8.0, 9.0])
     for d in (40, 50):

@@ -46,6 +46,7 @@ def test_a_multirun_gives_the_numbers_of_the_grid(tmp_path):
         assert np.array_equal(a[name], b[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", [f.stem for f in folder("sweeps").glob("*.yaml")])
 def test_every_sweep_runs(sweep, tmp_path):
     small = [s for s in SMALL if not s.startswith("d=")]

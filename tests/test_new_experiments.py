@@ -21,6 +21,7 @@ from mirage.network import TwoLayer
 matplotlib.use("Agg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("design", "weight_decay"), [(Dense(), 0.5), (Deferred(), 0.2)], ids=["dense", "deferred"]
 )

@@ -21,7 +21,7 @@ SMALL = {
         "algorithm.readout_steps=50",
         "tune.settings={algorithm:{step_size:[0.5,2.0]}}",
         "tune.seeds=1",
-        "tune.within={width:[8],alpha:[5]}",
+        "tune.within={alpha:[5]}",
     ),
 }
 

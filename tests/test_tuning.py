@@ -34,6 +34,7 @@ def recorded(experiment):
     return ran, tuned(experiment, run)
 
 
+@pytest.mark.slow
 def test_a_planted_best_is_found_recorded_and_used():
     tries = "tune.settings={algorithm:{step_size:[1.0e-6,2.0,1.0e6]},loss:{delta:[1.0,1.0e-3]}}"
     experiment = mirage.compose(*SMALL, tries)
@@ -100,6 +101,16 @@ def test_what_is_tuned_apart_has_a_best_of_its_own():
     assert sizes == {("mse", 1): 1e6, ("mse", 40): 0.05}
     chosen = {names[-1]: setup.algorithm.step_size for names, setup in best.setups().items()}
     assert chosen == {1: 1e6, 40: 0.05}
+
+
+def test_settings_and_limits_given_in_the_shell_replace_those_of_an_experiment():
+    experiment = mirage.compose(
+        "+experiment=error_vs_width_and_samples",
+        "tune.settings={network:{initial_norm:[0.1,1.0]}}",
+        "tune.within={d:[100]}",
+    )
+    assert experiment.tune.settings == (("network.initial_norm", (0.1, 1.0)),)
+    assert experiment.tune.within == (("d", (100,)),)
 
 
 def test_scores_count_diverged_cells_first():
