@@ -20,17 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from mirage import figures
 from mirage.analysis.minimal_samples import searched
-from mirage.config import (
-    ConfigError,
-    build,
-    compose_config,
-    explain,
-    folder,
-    import_plugins,
-    plugins_in,
-    prepare,
-    register,
-)
+from mirage.config import ConfigError, build, compose_config
+from mirage.config.errors import explain
+from mirage.config.overrides import prepare
+from mirage.config.plugins import import_plugins, plugins_in
+from mirage.config.schema import KEYS, folder, register
 from mirage.experiments import Experiment, save, simulate
 from mirage.experiments.plan import Plan
 from mirage.experiments.search import SearchError
@@ -139,7 +133,9 @@ def parsed(overrides: list[str]) -> list[Override]:
         try:
             read += OverridesParser.create().parse_overrides([override])
         except HydraException as error:
-            raise ConfigError(f"cannot read the override {override!r}: {explain(error)}") from error
+            raise ConfigError(
+                f"cannot read the override {override!r}: {explain(error, KEYS)}"
+            ) from error
     return read
 
 

@@ -8,15 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirage.config import (
-    OPTION_GROUPS,
-    OPTIONAL_GROUPS,
-    ConfigError,
-    compose,
-    compose_config,
-    folder,
-    prepare,
-)
+from mirage.config import ConfigError, compose, compose_config
+from mirage.config.overrides import prepare
+from mirage.config.schema import OPTION_GROUPS, OPTIONAL_GROUPS, folder
 from mirage.losses import Huber, Mse
 from mirage.targets import Hermite
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mirage
-from mirage.config import folder
+from mirage.config.schema import folder
 
 SMALL = ["d=[20]", "alpha=[4,9]", "seeds=2", "algorithm.steps=2", "algorithm.readout_steps=2"]
 

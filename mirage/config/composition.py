@@ -1,0 +1,88 @@
+"""Overrides in, a composed config out."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import DictConfig
+
+from mirage.config.errors import ConfigError, explain, suggest
+from mirage.config.overrides import prepare
+from mirage.config.plugins import import_plugins, plugins_in
+from mirage.config.schema import (
+    FILE_GROUPS,
+    KEYS,
+    OPTION_GROUPS,
+    OPTIONAL_GROUPS,
+    folder,
+    register,
+)
+
+
+def compose_config(overrides: Sequence[str], *, config_dir: str | None = None) -> DictConfig:
+    """Compose a config without building it; ConfigError where Hydra refuses."""
+    overrides = prepare(overrides)
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: no such folder")
+    import_plugins(plugins_in(overrides))
+    register()
+    _check_choices(overrides, config_dir)
+    if config_dir is not None:
+        overrides = [*overrides, f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    try:
+        with initialize_config_dir(str(folder("conf")), version_base="1.3", job_name="mirage"):
+            return hydra_compose("config", overrides=list(overrides))
+    except Exception as error:  # Hydra, OmegaConf and YAML each raise families of their own
+        raise ConfigError(explain(error, KEYS)) from error
+
+
+def _check_choices(overrides: Sequence[str], config_dir: str | None) -> None:
+    """Refuse unknown groups and options with a better message than Hydra's."""
+    for override in overrides:
+        match = re.fullmatch(r"(\+{0,2})([\w/]+)=([\w,]+)", override)
+        if not match or "/" in match[2]:
+            continue
+        plus, group, values = match.groups()
+        keys = {*KEYS, *FILE_GROUPS, "sweep"}
+        if plus and group not in keys:
+            raise ConfigError(f"{override}: unknown key {group!r}{suggest(group, keys)}")
+        if group in (*OPTION_GROUPS, *FILE_GROUPS, "sweep"):
+            known = _choices(group, config_dir)
+            known |= {"null"} if group in OPTIONAL_GROUPS else set()
+            for value in values.split(","):
+                if value not in known:
+                    raise ConfigError(
+                        f"{group}={value}: unknown option{suggest(value, known)}; "
+                        f"expected one of {', '.join(sorted(known))}"
+                    )
+                if group == "sweep":
+                    _check_sweep(value)
+
+
+def _check_sweep(name: str) -> None:
+    """Refuse a sweep whose file is broken."""
+    for place in (folder("sweeps"), Path.cwd() / "sweeps"):
+        file = place / f"{name}.yaml"
+        try:
+            content = yaml.safe_load(file.read_text()) if file.is_file() else {}
+        except (yaml.YAMLError, OSError, ValueError) as error:
+            raise ConfigError(
+                f"sweep={name}: {file} cannot be read: {explain(error, KEYS)}"
+            ) from error
+        if not isinstance(content, dict):
+            raise ConfigError(f"sweep={name}: {file} holds no keys")
+
+
+def _choices(group: str, config_dir: str | None) -> set[str]:
+    places = [folder("conf") / group]
+    if config_dir is not None:
+        places.append(Path(config_dir) / group)
+    if group == "sweep":
+        places = [folder("sweeps"), Path.cwd() / "sweeps"]
+    known = {file.stem for place in places if place.is_dir() for file in place.glob("*.yaml")}
+    if group in OPTION_GROUPS:
+        known |= set(OPTION_GROUPS[group].options())
+    return known

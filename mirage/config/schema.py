@@ -1,0 +1,155 @@
+"""The shape of a config, and what Hydra knows of it.
+
+Schemas are read off the constructors of the options (`Option.settings`), so an option and its
+schema cannot disagree.
+"""
+
+import contextlib
+import dataclasses
+import inspect
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.config_store import ConfigStore
+
+from mirage.config.errors import ConfigError
+from mirage.experiments.experiment import GROUPS
+from mirage.experiments.search import Search
+from mirage.experiments.tune import Tune
+from mirage.options import Option
+from mirage.runtime import Runtime
+
+OPTION_GROUPS: dict[str, type[Option]] = {
+    **GROUPS,
+    "runtime": Runtime,
+    "search": Search,
+    "tune": Tune,
+}
+# Groups of which a config need not name an option.
+OPTIONAL_GROUPS = ("search", "tune")
+# Groups whose files set keys at the top level instead of naming a class.
+FILE_GROUPS = ("samples", "experiment")
+
+
+@dataclasses.dataclass
+class Compare:
+    """For each group, the options to run side by side."""
+
+    target: Any = None
+    loss: Any = None
+    activation: Any = None
+    network: Any = None
+    algorithm: Any = None
+    design: Any = None
+    inputs: Any = None
+    directions: Any = None
+
+
+@dataclasses.dataclass
+class Config:
+    """The top level of a composed config."""
+
+    name: str = "recovery"
+    d: Any = 200
+    alpha: Any = None
+    exponent: Any = None
+    n: Any = None
+    seeds: int = 10
+    root_seed: int = 0
+    compare: Compare = dataclasses.field(default_factory=Compare)
+    figure: str = "recovery"
+    save_weights: bool = False
+    plugins: list[str] = dataclasses.field(default_factory=list)
+    target: Any = None
+    loss: Any = None
+    activation: Any = None
+    network: Any = None
+    algorithm: Any = None
+    design: Any = None
+    inputs: Any = None
+    directions: Any = None
+    vary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    search: Any = None
+    tune: Any = None
+    runtime: Any = None
+
+
+KEYS = tuple(field.name for field in dataclasses.fields(Config))
+
+
+def folder(name: str) -> Path:
+    """The folder `conf` or `sweeps`: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside, beside = package / name, package.parent / name
+    return inside if inside.is_dir() else beside
+
+
+def schema(option: type[Option]) -> type:
+    """A dataclass with the option's settings, typed as far as OmegaConf can check them."""
+    fields: list[tuple[str, Any, Any]] = [
+        ("name", str, dataclasses.field(default=option.name())),
+    ]
+    for key, parameter in option.settings().items():
+        kind = parameter.annotation if checkable(parameter.annotation) else Any
+        fields.append((key, kind, dataclasses.field(default_factory=_constant(parameter.default))))
+    return dataclasses.make_dataclass(f"{option.__name__}Config", fields)
+
+
+def _constant(value: Any):
+    if value is inspect.Parameter.empty:
+        value = "???"
+    listed = _listed(value)
+    return lambda: listed
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(v) for v in value] if isinstance(value, tuple) else value
+
+
+def checkable(kind: Any) -> bool:
+    """Whether OmegaConf can check a value of this kind: a simple type, or one and None."""
+    simple = (int, float, bool, str)
+    if isinstance(kind, types.UnionType):
+        rest = [k for k in typing.get_args(kind) if k is not type(None)]
+        return len(rest) == 1 and rest[0] in simple
+    return kind in simple
+
+
+def check_type(key: str, value: Any, kind: Any) -> None:
+    """What OmegaConf checks for settings that come through a schema, for those that do not."""
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if not checkable(kind):
+        return
+    good = any(
+        (k is type(None) and value is None)
+        or (k is float and isinstance(value, int | float) and not isinstance(value, bool))
+        or (k is int and isinstance(value, int) and not isinstance(value, bool))
+        or (k in (bool, str) and isinstance(value, k))
+        for k in kinds
+    )
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if not good or (isinstance(value, float) and math.isnan(value)):
+        expected = " or ".join(names.get(k, "null") for k in kinds)
+        raise ConfigError(f"{key}={value!r}: expected {expected}")
+
+
+def register() -> None:
+    """Make schemas, options without a file of their own, and named sweeps known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    conf = folder("conf")
+    for group, base in OPTION_GROUPS.items():
+        for name, option in base.options().items():
+            store.store(group=group, name=f"base_{name}", node=schema(option))
+            if not (conf / group / f"{name}.yaml").exists():
+                store.store(group=group, name=name, node=schema(option))
+    for place in (folder("sweeps"), Path.cwd() / "sweeps"):
+        for file in sorted(place.glob("*.yaml")) if place.is_dir() else []:
+            # One broken file must not break every command, only the one that names it.
+            with contextlib.suppress(yaml.YAMLError, OSError, ValueError):
+                content = yaml.safe_load(file.read_text())
+                store.store(group="sweep", name=file.stem, node=content, package="_global_")
