@@ -49,7 +49,14 @@ def blocks_that_define_files(folder: Path) -> None:
             (folder / "my_target.py").write_text(text)
 
 
-@pytest.mark.parametrize("command", [*SHELL, *INLINE])
+# The first command, and those that run nothing; the others take a minute or two together.
+COMMANDS = [
+    command if place == 0 or "--" in command else pytest.param(command, marks=pytest.mark.slow)
+    for place, command in enumerate([*SHELL, *INLINE])
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_shell_commands_run(command, tmp_path):
     blocks_that_define_files(tmp_path)
     run = [sys.executable, "-m", "mirage", *small(command)]

@@ -155,6 +155,7 @@ def test_two_processes_share_the_seeds_and_agree_with_one():
     np.testing.assert_allclose(first, simulate(alone).cos_best.values, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_profile_is_a_trace_and_a_table_of_where_the_time_went(tmp_path):
     results = run(tmp_path, runtime=Default(profile=True))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
