@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from mirage import lapack
 from mirage.algorithms.base import Problem, Trained
 from mirage.designs import Rows
 from mirage.network import output
@@ -24,7 +25,7 @@ def fresh_projections(
     stacked = jnp.concatenate([problem.directions, weights])
     r, d = problem.directions.shape
     if problem.inputs.standard_gaussian:
-        root = jnp.linalg.qr(stacked.T, mode="r").T  # (r + m, min(r + m, d))
+        root: Array = lapack.triangular_factor(stacked.T).T  # (r + m, min(r + m, d))
 
         def project(block):
             key_block = jax.random.fold_in(key, block)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from mirage import lapack
 from mirage.algorithms.base import Problem
 from mirage.designs import Rows
 from mirage.options import Number
@@ -21,7 +22,7 @@ def ridge_solution(
     gram = rows.gram(features, features) / n
     moment = rows.gram(features, labels[:, None])[:, 0] / n
     ridge = weight_decay * jnp.eye(gram.shape[0], dtype=gram.dtype)
-    return jnp.linalg.solve(gram + ridge, moment)
+    return lapack.solve(gram + ridge, moment)
 
 
 def readout_gd(
@@ -42,7 +43,7 @@ def readout_gd(
     """
     n = rows.count.astype(features.dtype)
     if step_size is None:
-        top = jnp.linalg.eigvalsh(rows.gram(features, features) / n)[-1]
+        top = lapack.eigvalsh(rows.gram(features, features) / n)[-1]
         rate = 1 / jnp.maximum(top + weight_decay, jnp.finfo(top.dtype).tiny)
     else:
         rate = jnp.asarray(step_size, features.dtype)

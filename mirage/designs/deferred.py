@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from mirage import lapack
 from mirage.designs.base import Design, Matrix
 from mirage.designs.rows import Rows, block_count
 from mirage.options import require
@@ -146,8 +147,8 @@ def extend(
         # The Gram matrix of what lies outside the basis, its vectors scaled to unit norm.
         outside = (square - inside @ inside.T) / jnp.outer(scale, scale)
         outside = jnp.where(jnp.outer(new, new), outside, 0) + jnp.diag(jnp.where(new, shift, 1))
-        factor = scale[:, None] * jnp.linalg.cholesky(outside)
-        undo = jax.scipy.linalg.solve_triangular(factor, eye, lower=True)
+        factor = scale[:, None] * lapack.cholesky(outside)
+        undo = lapack.solve_lower(factor, eye)
         # Zeros for what is not new; they go behind the others in the end.
         order = jnp.where(last, jnp.argsort(~new), jnp.arange(k))
         undo = jnp.where(new[:, None], undo, 0)[order]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from mirage import lapack
 from mirage.inputs.base import normal
 from mirage.inputs.file import read_matrix, single_precision
 from mirage.options import Option, require
@@ -40,7 +41,7 @@ class Random(Directions):
     """r orthonormal directions, uniformly at random for each seed."""
 
     def draw(self, key, r, d):
-        return jnp.linalg.qr(normal(key, (d, r)))[0].T
+        return lapack.qr(normal(key, (d, r)))[0].T
 
 
 class Given(Directions):
