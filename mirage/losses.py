@@ -5,6 +5,7 @@ arXiv 2511.15120): the loss is a preprocessing of the labels. MSE passes −y, H
 """
 
 import abc
+import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -23,6 +24,10 @@ class Loss(Option, abc.ABC):
 
     group: ClassVar[str] = "loss"
 
+    def centring(self) -> Float[Array, ""]:
+        """1 where algorithms may take the mean off ℓ'(0, y), 0 where it belongs to the loss."""
+        return jnp.ones(())
+
     @abc.abstractmethod
     def value(self, t: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """ℓ(t, y), elementwise, for arrays of one shape."""
@@ -40,6 +45,27 @@ class Loss(Option, abc.ABC):
     def slope(self, t: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """ℓ'(t, y), the derivative in t, elementwise; ℓ'(0, y) is what stage 1 sees of y."""
         return jax.jvp(lambda prediction: self(prediction, y), (t,), (jnp.ones_like(t),))[1]
+
+
+def slopes(
+    loss: Loss, t: Float[np.ndarray, "*shape"], y: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
+    """ℓ'(t, y) in float64 outside any compiled function, compiled once a loss.
+
+    Settings are traced and arrays filled up to one of few sizes, so that a scan of settings
+    does not compile anew.
+    """
+    size = 2 ** max(10, math.ceil(math.log2(max(t.size, 1))))
+    flat = [np.resize(np.asarray(v, np.float64).ravel(), size) for v in (t, y)]
+    with jax.enable_x64(True):
+        traced = jax.tree.map(lambda v: jnp.asarray(v) if isinstance(v, float) else v, loss)
+        found = np.asarray(_slopes(traced, *map(jnp.asarray, flat)))
+    return found[: t.size].reshape(t.shape)
+
+
+@eqx.filter_jit
+def _slopes(loss, t, y):
+    return loss.slope(t, y)
 
 
 class Mse(Loss):
@@ -106,6 +132,35 @@ class Preprocessed(Loss):
         return optax.losses.l2_loss(t, self._parsed()(y=y))
 
 
+class Optimal(Loss):
+    """½(t − T(y))² with the best T for the target, T = 1 − 1/E[(u·h)² | y].
+
+    Of all scalar preprocessings its spectral estimator finds the direction u with the fewest
+    samples (Mondelli and Montanari 2018; Luo, Alghamdi and Lu 2019), its mean left on. It depends
+    on the target, from which `mirage.channels.optimal` makes it.
+    """
+
+    def value(self, t, y):
+        raise ValueError("loss=optimal: made for a target by mirage.channels.optimal")
+
+
+class Tabulated(Loss, abc.ABC):
+    """½(t − T(y))² with T interpolated between ascending `labels`, constant beyond; not centred.
+
+    Abstract for the option list only: no config names it.
+    """
+
+    labels: Float[Array | np.ndarray, " k"]
+    values: Float[Array | np.ndarray, " k"]
+
+    def centring(self):
+        return jnp.zeros(())
+
+    def value(self, t, y):
+        labels, values = (jnp.asarray(v, y.dtype) for v in (self.labels, self.values))
+        return optax.losses.l2_loss(t, jnp.interp(y, labels, values))
+
+
 class OneOf(Loss, abc.ABC):
     """The `index`-th of several losses, the index known at run time.
 
@@ -115,6 +170,9 @@ class OneOf(Loss, abc.ABC):
 
     index: Int[Array | np.ndarray, ""]
     losses: tuple[Loss, ...]
+
+    def centring(self):
+        return jnp.stack([loss.centring() for loss in self.losses])[self.index]
 
     def value(self, t, y):
         branches = [lambda t, y, loss=loss: loss.value(t, y) for loss in self.losses]
