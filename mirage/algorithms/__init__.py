@@ -6,6 +6,7 @@ from mirage.algorithms.gd_and_power_iteration import GdAndPowerIteration
 from mirage.algorithms.layerwise_gd import LayerwiseGd
 from mirage.algorithms.loop import train
 from mirage.algorithms.power_iteration import PowerIteration
+from mirage.algorithms.spectral import Spectral
 
 __all__ = [
     "Algorithm",
@@ -14,6 +15,7 @@ __all__ = [
     "LayerwiseGd",
     "PowerIteration",
     "Problem",
+    "Spectral",
     "Trained",
     "draw_problem",
     "train",

@@ -36,9 +36,10 @@ class Problem(eqx.Module):
     network: TwoLayer
 
     def centre(self) -> Float[Array, ""]:
-        """The sample mean of ℓ'(0, y)."""
+        """The sample mean of ℓ'(0, y); zero for a loss whose mean is not to be taken off."""
         slopes = lambda y: self.loss.slope(jnp.zeros_like(y), y)  # noqa: E731
-        return self.matrix.rows.mean(slopes, self.labels)
+        mean = self.matrix.rows.mean(slopes, self.labels)
+        return self.loss.centring().astype(mean.dtype) * mean
 
 
 class Trained(eqx.Module):
@@ -77,6 +78,10 @@ class Algorithm(Option, abc.ABC):
 
     def observe(self, state: Any) -> dict[str, Array]:
         """What to save of every state besides the order parameters; nothing by default."""
+        return {}
+
+    def outcome(self, state: Any) -> dict[str, Array]:
+        """What to save of the last state besides its weights; nothing by default."""
         return {}
 
     def finish(self, key: Key[Array, ""], state: Any, problem: Problem) -> Trained | None:

@@ -31,10 +31,10 @@ def train(
 
     Returns `trajectory` (overlap (T+1, m, r), norm (T+1, m), gram (T+1, m, m) for at most
     `GRAM_WIDTH` neurons and what `observe` adds, the start included), the order parameters
-    `overlap` and `gram` (as above) of the last weights, `weights` (m, d), and of the network
-    that `finish` ends with what its population error needs: `readout`, `biases`, `intercept`,
-    `readout_overlap` and `readout_gram`, or, with `sample_error`, the `test_error` itself on
-    fresh samples.
+    `overlap` and `gram` (as above) of the last weights, `weights` (m, d), the `outcome` of the last
+    state, and of the network that `finish` ends with what its population error needs: `readout`,
+    `biases`, `intercept`, `readout_overlap` and `readout_gram`, or, with `sample_error`, the
+    `test_error` itself on fresh samples.
     """
     key_init, key_finish, key_error = jax.random.split(key, 3)
     start = algorithm.init(key_init, problem, memory)
@@ -56,6 +56,7 @@ def train(
         "trajectory": trajectory,
         "weights": state.weights,
         **order_parameters(state.weights, problem.directions),
+        **algorithm.outcome(state),
     }
     if "gram" not in trajectory:
         del results["gram"]

@@ -10,8 +10,10 @@ import equinox as eqx
 
 from mirage.activations import Activation, Cos
 from mirage.algorithms import Algorithm, LayerwiseGd
+from mirage.channels.optimal import made_for
 from mirage.designs import Auto, DesignChoice
 from mirage.experiments.search import Search
+from mirage.experiments.theory import Theory
 from mirage.experiments.tune import Tune
 from mirage.inputs import Axes, Directions, Gaussian, Inputs
 from mirage.losses import Huber, Loss
@@ -82,7 +84,8 @@ class Experiment:
     `group.setting` to the values it takes in turn. Of `alpha` (n/d), `exponent` (n = d^exponent)
     and `n` exactly one is given, or a `search` for the smallest that is enough; it and `d` take
     a number or several. `tune` picks settings of every compared option on seeds of their own
-    first. Raises ValueError, naming the key, for anything that cannot be run.
+    first. `theory` adds predictions for d → ∞; with no sample size at all there is nothing but
+    them. Raises ValueError, naming the key, for anything that cannot be run.
     """
 
     target: Target | Mapping[str, Target] = Hermite()
@@ -100,6 +103,7 @@ class Experiment:
     n: int | Sequence[int] | None = None
     search: Search | None = None
     tune: Tune | None = None
+    theory: Theory | None = None
     seeds: int = 10
     first_seed: int = 0
     root_seed: int = 0
@@ -120,7 +124,7 @@ class Experiment:
         given = [kind for kind in SAMPLES if getattr(self, kind) is not None]
         if self.search is not None:
             given.append("search")
-        if len(given) != 1:
+        if len(given) > 1 or (not given and self.theory is None):
             got = " and ".join(given) or "none"
             raise ValueError(
                 f"sample size: expected exactly one of alpha, exponent, n or a search; got {got}"
@@ -193,7 +197,7 @@ class Experiment:
                 raise ValueError(f"{key} at d={d}: gives n={n} samples, expected at least 1")
             if n > 2**31 - 2**13:
                 raise ValueError(f"{key} at d={d}: gives n={n:.3g} samples, more than 2^31")
-        for setup in self.setups().values():
+        for setup in self.setups().values() if self.simulated else ():
             rank = setup.target.rank
             right, left = setup.columns
             for d in self.dimensions:
@@ -213,17 +217,24 @@ class Experiment:
         return self.d if isinstance(self.d, tuple) else numbers("d", self.d, whole=True)
 
     @property
+    def simulated(self) -> bool:
+        """Whether there are cells to run, and not theory alone."""
+        return self.search is not None or any(getattr(self, kind) is not None for kind in SAMPLES)
+
+    @property
     def sample_kind(self) -> str:
         """Which of alpha, exponent and n was given or is searched for."""
         if self.search is not None:
             return self.search.over
-        return next(kind for kind in SAMPLES if getattr(self, kind) is not None)
+        return next((kind for kind in SAMPLES if getattr(self, kind) is not None), "alpha")
 
     @property
     def sample_values(self) -> tuple[float, ...]:
         """The sample sizes as given; the two ends of a search."""
         if self.search is not None:
             return (self.search.low, self.search.high)
+        if not self.simulated:
+            return ()
         return getattr(self, self.sample_kind)
 
     def size(self, value: float, d: int) -> int:
@@ -270,8 +281,13 @@ class Experiment:
             labels = tuple(place[axis] for axis in self.tuned_along)
             for key, value in self.tuned.get(labels, {}).items():
                 setup = setup.with_setting(key, value)
-            combinations[names] = setup
+            combinations[names] = _with_loss_for_target(setup)
         return combinations
+
+
+def _with_loss_for_target(setup: Setup) -> Setup:
+    loss = made_for(setup.loss, setup.target)
+    return setup if loss is setup.loss else eqx.tree_at(lambda s: s.loss, setup, loss)
 
 
 def whole(value: Any, key: str, *, at_least: int) -> int:

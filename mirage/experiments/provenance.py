@@ -15,16 +15,15 @@ from mirage.experiments.execute import Executor
 from mirage.experiments.experiment import Experiment
 
 
-def provenance(experiment: Experiment, executor: Executor, wall: float) -> dict[str, Any]:
-    """The attributes of a result that took `wall` seconds."""
+def provenance(experiment: Experiment, executor: Executor | None, wall: float) -> dict[str, Any]:
+    """The attributes of a result that took `wall` seconds; no executor where only theory ran."""
     device = jax.devices()[0]
     packages = ("mirage", "jax", "jaxlib", "equinox", "optax", "numpy", "xarray")
     return {
         "experiment": experiment.name,
         "config": experiment.config,
         "root_seed": experiment.root_seed,
-        "plan": json.dumps(executor.plan.described()),
-        "device": f"{executor.mesh.size} x {device.device_kind} ({device.platform})",
+        "device": f"{device.device_kind} ({device.platform})",
         "versions": json.dumps({p: version(p) for p in packages}),
         "python": platform.python_version(),
         "git_commit": _git_commit(),
@@ -33,6 +32,16 @@ def provenance(experiment: Experiment, executor: Executor, wall: float) -> dict[
         "tuned": json.dumps({"/".join(map(str, k)): v for k, v in experiment.tuned.items()}),
         **_criterion(experiment),
         "wall_time_s": round(wall, 3),
+        **({} if executor is None else _execution(executor)),
+    }
+
+
+def _execution(executor: Executor) -> dict[str, Any]:
+    """The plan of a run and where its time went."""
+    device = jax.devices()[0]
+    return {
+        "plan": json.dumps(executor.plan.described()),
+        "device": f"{executor.mesh.size} x {device.device_kind} ({device.platform})",
         "compute_time_s": round(executor.clock.compute, 3),
         "compile_time_s": round(executor.clock.seconds["compile"], 3),
         "times_s": json.dumps({k: round(v, 3) for k, v in executor.clock.seconds.items()}),

@@ -1,5 +1,6 @@
 """From an experiment to its labelled results."""
 
+import logging
 import os
 import time
 
@@ -10,7 +11,10 @@ from mirage.experiments.experiment import GROUPS, Experiment
 from mirage.experiments.provenance import provenance
 from mirage.experiments.results import grid
 from mirage.experiments.searching import search
+from mirage.experiments.theory import Theory
 from mirage.experiments.tuning import tuned
+
+log = logging.getLogger(__name__)
 
 COORDINATES: dict[str, tuple[str, str]] = {
     "d": ("input dimension", "1"),
@@ -23,8 +27,12 @@ COORDINATES: dict[str, tuple[str, str]] = {
     "other_neuron": ("neuron", "1"),
     "direction": ("direction of the target's subspace", "1"),
     "input": ("input coordinate", "1"),
+    "ritz": ("Lanczos step", "1"),
     "epsilon": ("threshold that the measure is to stay under", "1"),
     "level": ("threshold that the measure is to reach", "1"),
+    "alpha_theory": ("samples per dimension n/d of predictions", "1"),
+    "end": ("end of the spectrum", "1"),
+    "delta": ("Huber's delta", "label"),
     "trial": ("sample size tried by the search, smallest first", "1"),
 }
 
@@ -32,20 +40,34 @@ COORDINATES: dict[str, tuple[str, str]] = {
 def simulate(experiment: Experiment, folder: str | os.PathLike | None = None) -> xr.Dataset:
     """Run every cell of an experiment and return the labelled results with their provenance.
 
-    A cell that diverged is NaN and has `diverged` set. With `runtime.profile` a trace of
+    A cell that diverged is NaN and has `diverged` set. What `theory` predicts stands beside the
+    cells, or alone where the experiment has no sample size. With `runtime.profile` a trace of
     JAX's profiler goes to `folder`.
     """
     start = time.perf_counter()
     experiment.runtime.configure()
+    dataset, executor = xr.Dataset(), None
     with experiment.runtime.traced(folder):
-        experiment = tuned(experiment, run_grid)
-        executor = Executor(experiment)
-        run = grid if experiment.search is None else search
-        with executor.progress():
-            dataset = run(experiment, executor)
+        if experiment.simulated:
+            experiment = tuned(experiment, run_grid)
+            executor = Executor(experiment)
+            run = grid if experiment.search is None else search
+            with executor.progress():
+                dataset = run(experiment, executor)
+        if experiment.theory is not None:
+            dataset = _with_theory(dataset, experiment, experiment.theory)
     _describe(dataset, experiment)
     dataset.attrs = provenance(experiment, executor, time.perf_counter() - start)
     return dataset
+
+
+def _with_theory(dataset: xr.Dataset, experiment: Experiment, theory: Theory) -> xr.Dataset:
+    """The results with predictions, which hold for Gaussian inputs and orthonormal directions."""
+    for setup in experiment.setups().values():
+        if not (setup.inputs.standard_gaussian and setup.directions.orthonormal):
+            log.warning("no theory: it is for Gaussian inputs and orthonormal directions")
+            return dataset
+    return xr.merge([dataset, theory.compute(experiment)], compat="no_conflicts")
 
 
 def run_grid(experiment: Experiment) -> xr.Dataset:

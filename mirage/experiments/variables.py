@@ -31,6 +31,9 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
         "|W - P|/|P| of the GD iterate W and the power iterate P after each step",
         "1",
     ),
+    "eigenvalue": (("neuron",), "eigenvalues whose eigenvectors are the rows of W", "label"),
+    "eigenvalue_trajectory": (("step", "neuron"), "eigenvalues after each step", "label"),
+    "ritz_value": (("ritz",), "eigenvalues on the whole Krylov space", "label"),
     "readout": (("neuron",), "output weights a of the trained network", "1"),
     "biases": (("neuron",), "biases of the trained network", "1"),
     "intercept": ((), "intercept of the trained network", "1"),
@@ -72,6 +75,9 @@ def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.
         saved["subspace_cosine_trajectory"] = smallest
     if "distance" in trajectory:
         saved["distance_trajectory"] = trajectory["distance"]
+    if "eigenvalue" in trajectory:
+        saved["eigenvalue"] = trajectory["eigenvalue"][:, -1]
+        saved["eigenvalue_trajectory"] = trajectory["eigenvalue"]
     if "readout_gram" in values:
         values["test_error"] = population_error(
             setup.target,

@@ -1,0 +1,21 @@
+"""What theory says beside an experiment's cells: the options of the group `theory`."""
+
+import abc
+from typing import TYPE_CHECKING, ClassVar
+
+import xarray as xr
+
+from mirage.options import Option
+
+if TYPE_CHECKING:
+    from mirage.experiments.experiment import Experiment
+
+
+class Theory(Option, abc.ABC):
+    """Predictions for d → ∞ of the targets and losses of an experiment."""
+
+    group: ClassVar[str] = "theory"
+
+    @abc.abstractmethod
+    def compute(self, experiment: "Experiment") -> xr.Dataset:
+        """Variables along those axes of the experiment that they depend on."""
