@@ -1,11 +1,11 @@
 """Configs: Hydra composes them, this package checks them and builds the objects they name."""
 
-from mirage.config.build import build
+from mirage.config.build import build, build_options
 from mirage.config.composition import compose_config
 from mirage.config.errors import ConfigError
 from mirage.experiments.experiment import Experiment
 
-__all__ = ["ConfigError", "build", "compose", "compose_config"]
+__all__ = ["ConfigError", "build", "build_options", "compose", "compose_config"]
 
 
 def compose(*overrides: str, config_dir: str | None = None) -> Experiment:

@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,13 +18,7 @@ from mirage.options import Option
 
 def build(config: DictConfig) -> Experiment:
     """The experiment a composed config describes; ConfigError names what is wrong with it."""
-    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    for key in values:
-        if key not in KEYS:
-            raise ConfigError(f"unknown key {key!r}{suggest(key, KEYS)}")
-    if not re.fullmatch(r"[\w.+-]+", values["name"]):
-        raise ConfigError(f"name={values['name']!r}: expected letters, digits and . _ + - alone")
-    import_plugins(values["plugins"])
+    values = _checked(config)
     try:
         options: dict[str, Any] = {
             group: _option(group, values[group], group)
@@ -46,6 +40,28 @@ def build(config: DictConfig) -> Experiment:
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
+
+
+def build_options(config: DictConfig, groups: Sequence[str]) -> dict[str, Any]:
+    """The options a composed config names in some groups; ConfigError as for `build`."""
+    values = _checked(config)
+    try:
+        return {group: _option(group, values[group], group) for group in groups}
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def _checked(config: DictConfig) -> dict[str, Any]:
+    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    for key in values:
+        if key not in KEYS:
+            raise ConfigError(f"unknown key {key!r}{suggest(key, KEYS)}")
+    if not re.fullmatch(r"[\w.+-]+", values["name"]):
+        raise ConfigError(f"name={values['name']!r}: expected letters, digits and . _ + - alone")
+    import_plugins(values["plugins"])
+    return values
 
 
 def _chosen(node: Any) -> bool:

@@ -18,6 +18,7 @@ from hydra.core.config_store import ConfigStore
 
 from mirage.config.errors import ConfigError
 from mirage.experiments.experiment import GROUPS
+from mirage.experiments.predictions import Theory
 from mirage.experiments.search import Search
 from mirage.experiments.tune import Tune
 from mirage.options import Option
@@ -28,9 +29,10 @@ OPTION_GROUPS: dict[str, type[Option]] = {
     "runtime": Runtime,
     "search": Search,
     "tune": Tune,
+    "theory": Theory,
 }
 # Groups of which a config need not name an option.
-OPTIONAL_GROUPS = ("search", "tune")
+OPTIONAL_GROUPS = ("search", "tune", "theory")
 # Groups whose files set keys at the top level instead of naming a class.
 FILE_GROUPS = ("samples", "experiment")
 
@@ -75,6 +77,7 @@ class Config:
     vary: dict[str, Any] = dataclasses.field(default_factory=dict)
     search: Any = None
     tune: Any = None
+    theory: Any = None
     runtime: Any = None
 
 
