@@ -45,7 +45,9 @@ def run(config: DictConfig) -> None:
     experiment = build(config)
     plan(experiment)
     output = Path(HydraConfig.get().runtime.output_dir)
-    log.info("%s: d=%s, %d seeds", experiment.name, list(experiment.dimensions), experiment.seeds)
+    if experiment.simulated:
+        where = list(experiment.dimensions)
+        log.info("%s: d=%s, %d seeds", experiment.name, where, experiment.seeds)
     try:
         (output / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
         results = simulate(experiment, output)
@@ -58,7 +60,7 @@ def run(config: DictConfig) -> None:
     except OSError as error:
         raise RunError(f"cannot write the results: {_reason(error)}") from error
     print(summary(results))
-    if experiment.runtime.profile:
+    if experiment.runtime.profile and experiment.simulated:
         print(profile(results, output))
     print(f"\nfigure:  {_shown(drawn[0])}\nresults: {_shown(saved)}")
 
@@ -71,6 +73,8 @@ def summary(results: xr.Dataset) -> str:
         found = xr.apply_ufunc(_interval, *parts, results["status"], vectorize=True)
         words = f"smallest {over} and its interval ({results.attrs['criterion']})"
         return f"\n{words}\n{found.to_series().unstack('d').to_string()}"
+    if "seed" not in results.dims:
+        return thresholds(results)
     x, seeds = sample_axis(results), results.sizes["seed"]
     table = results["cos_best"].median("seed").transpose(..., "d", x).to_series().unstack(x)
     lines = [f"\nmedian cos(best) over {seeds} seeds, by {x}"]
@@ -80,6 +84,18 @@ def summary(results: xr.Dataset) -> str:
         lines.append(
             f"{diverged} of {results['diverged'].size} cells diverged and count as missing"
         )
+    return "\n".join(lines)
+
+
+def thresholds(results: xr.Dataset) -> str:
+    """What theory found where nothing was simulated: its numbers that stand alone."""
+    known = [name for name in ("alpha_c", "spectral_threshold") if name in results]
+    lines = []
+    for name in known:
+        table = results[name]
+        words = f"\n{table.attrs['long_name']}"
+        values = table.to_series().to_string() if table.ndim else f"{float(table):.4g}"
+        lines += [words, values]
     return "\n".join(lines)
 
 
@@ -139,9 +155,11 @@ def parsed(overrides: list[str]) -> list[Override]:
     return read
 
 
-def plan(experiment: Experiment) -> Plan:
+def plan(experiment: Experiment) -> Plan | None:
     """The plan of an experiment; ConfigError when a chunk of it cannot fit `runtime.memory`."""
     experiment.runtime.configure()
+    if not experiment.simulated:
+        return None
     try:
         return Plan(experiment, devices=experiment.runtime.mesh().size)
     except ValueError as error:

@@ -49,7 +49,7 @@ def test_the_shell_has_the_last_word():
 def test_an_experiment_is_the_default_config_with_its_own_changes_alone():
     plain = compose_config([])
     main = compose_config(["+experiment=huber_vs_mse"])
-    assert {key for key in plain if plain[key] != main[key]} == {"name", "d", "compare"}
+    assert {key for key in plain if plain[key] != main[key]} == {"name", "d", "compare", "theory"}
 
 
 @pytest.mark.parametrize("group", SHIPPED)

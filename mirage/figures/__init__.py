@@ -7,11 +7,15 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from mirage.figures.compute import compute
+from mirage.figures.diagnosis import diagnosis as draw_diagnosis
 from mirage.figures.error_surface import error_surface
 from mirage.figures.finite_size import finite_size
 from mirage.figures.gd_vs_power_iteration import gd_vs_power_iteration
+from mirage.figures.label_information import label_information
+from mirage.figures.loss_design import loss_design
 from mirage.figures.minimal_samples import minimal_samples, minimal_samples_vs_steps
 from mirage.figures.recovery import recovery
+from mirage.figures.spectral_transition import spectral_transition
 from mirage.figures.stopping_time import stopping_time
 from mirage.figures.universality import universality
 
@@ -20,9 +24,12 @@ FIGURES = {
     "compute": compute,
     "error_surface": error_surface,
     "finite_size": finite_size,
+    "label_information": label_information,
+    "loss_design": loss_design,
     "minimal_samples": minimal_samples,
     "minimal_samples_vs_steps": minimal_samples_vs_steps,
     "gd_vs_power_iteration": gd_vs_power_iteration,
+    "spectral_transition": spectral_transition,
     "stopping_time": stopping_time,
     "universality": universality,
 }
@@ -49,4 +56,4 @@ def write(figure: Figure, folder: str | os.PathLike, name: str) -> list[Path]:
     return paths
 
 
-__all__ = ["FIGURES", "draw", "recovery", "write"]
+__all__ = ["FIGURES", "draw", "draw_diagnosis", "recovery", "write"]

@@ -17,7 +17,8 @@ SPECTRAL_HEIGHT = 1 / 6
 def finite_size(dataset: xr.Dataset) -> Figure:
     """Mean cos(best) by n/d, its crossings by 1/d, and the collapse; one option of each group.
 
-    Under power iteration all heights are cos(best) d^{1/6}. A title says where nothing crosses.
+    Under power iteration all heights are cos(best) d^{1/6}, and the dotted line is the spectral
+    threshold where it was computed. A title says where nothing crosses.
     """
     values = dataset["cos_best"]
     others = [dim for dim in values.dims if dim not in ("d", "alpha", "seed")]
@@ -41,6 +42,11 @@ def finite_size(dataset: xr.Dataset) -> Figure:
         left.legend(fontsize=8)
         _crossings(middle, found)
         _collapse(right, found, colours, label)
+        if linear and "spectral_threshold" in dataset:
+            threshold = float(dataset["spectral_threshold"].min())
+            for axes, line in ((left, left.axvline), (middle, middle.axhline)):
+                line(threshold, color="0.4", ls=":", lw=1, zorder=0)
+                axes.set_title(f"{axes.get_title()}   theory: {threshold:.2f}".strip(), fontsize=8)
         return figure
 
 

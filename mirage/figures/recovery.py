@@ -35,14 +35,38 @@ def recovery(dataset: xr.Dataset, *, y: str = "cos_best") -> Figure:
             for colour, d in zip(colours, dataset["d"].values, strict=True):
                 label = ", ".join([*map(str, choice), f"d = {d}"])
                 _band(axes, chosen.sel(d=d), x, colour, label)
+            if x == "alpha" and y == "cos_best":
+                _theory(axes, dataset, dict(zip(groups, choice, strict=True)), shades(hue, 3)[2])
         axes.set_xlabel(axis_label(x))
         axes.set_ylabel(LABELS.get(y, y))
         if y == "cos_best":
             axes.set_ylim(0, 1.02)
         axes.legend(fontsize=8, ncols=max(1, len(choices) if len(choices) <= 3 else 1))
         seeds = dataset.sizes["seed"]
-        axes.set_title(f"median and 30th-70th percentile over {seeds} seeds", fontsize=8)
+        words = f"median and 30th-70th percentile over {seeds} seeds"
+        if "cos_best_predicted" in dataset and x == "alpha":
+            words += "; dashed: spectral estimator, d → ∞"
+        axes.set_title(words, fontsize=8)
         return figure
+
+
+def _theory(axes: Axes, dataset: xr.Dataset, choice: dict, colour: tuple[float, ...]) -> None:
+    """The spectral estimator's curve for d → ∞, and alpha_c as a line, for a choice of options."""
+    if "cos_best_predicted" not in dataset:
+        return
+    predicted, alpha_c = (
+        dataset[name].sel({k: v for k, v in choice.items() if k in dataset[name].dims})
+        for name in ("cos_best_predicted", "alpha_c")
+    )
+    low, high = float(dataset["alpha"].min()), float(dataset["alpha"].max())
+    inside = (dataset["alpha_theory"] > 0.7 * low) & (dataset["alpha_theory"] < 1.1 * high)
+    curve = predicted[inside]
+    if bool((curve > 0).any()):
+        axes.plot(curve["alpha_theory"], curve, color=colour, ls="--", lw=1)
+    if 0.7 * low < float(alpha_c) < 1.1 * high:
+        axes.axvline(float(alpha_c), color="0.4", ls=":", lw=1)
+        place = axes.get_xaxis_transform()
+        axes.text(float(alpha_c), 0.98, r" $\alpha_c$", transform=place, va="top", fontsize=8)
 
 
 def _band(axes: Axes, values: xr.DataArray, x: str, colour: tuple[float, ...], label: str) -> None:

@@ -4,6 +4,8 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 # Sequential maps that stay apart for colour-blind readers, lightest third left out.
 HUES = ("Blues", "Oranges", "Greens", "Purples", "Greys", "Reds")
@@ -33,3 +35,13 @@ def axis_label(kind: str) -> str:
     """What an axis of sample sizes says."""
     labels = {"alpha": "n / d", "exponent": "log n / log d", "n": "samples n"}
     return labels.get(kind, kind)
+
+
+def plain_log(axes: Axes, which: str, low: float, high: float) -> None:
+    """A logarithmic axis, `x` or `y`, from low to high with ticks as plain numbers."""
+    getattr(axes, f"set_{which}scale")("log")
+    getattr(axes, f"set_{which}lim")(low, high)
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > 8 else (1, 2, 3, 4, 5, 6, 8)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
