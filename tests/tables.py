@@ -1,6 +1,7 @@
 """One table of everything a config can name, for the tests that hold for all of them."""
 
 import jax
+import pytest
 
 from mirage.activations import Activation
 from mirage.algorithms import Algorithm
@@ -31,6 +32,11 @@ LOSSES = [loss for loss in _own(Loss) if loss.name() != "optimal"]
 ACTIVATIONS = [*_own(Activation), Activation.options()["hermite"](degree=5)]
 ALGORITHMS = _own(Algorithm)
 DESIGNS = _own(Design)
+# For what compiles long: the stored design at once, the others among the slow tests.
+SLOW_BUT_DENSE = [
+    design if design.name() == "dense" else pytest.param(design, marks=pytest.mark.slow)
+    for design in DESIGNS
+]
 INPUTS = [c() for c in Inputs.options().values() if c.name() != "file"]
 
 

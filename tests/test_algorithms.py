@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tables import ALGORITHMS, DESIGNS, LOSSES, label, samples
+from tables import ALGORITHMS, LOSSES, SLOW_BUT_DENSE, label, samples
 from test_designs import flat, matrix
 
 from mirage.activations import Activation, Cos, Erf, Quadratic, Relu, Tanh
@@ -80,7 +80,7 @@ def test_a_step_follows_the_gradient_by_finite_differences(loss, activation, cen
             assert float(slope) == pytest.approx(along, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("design", DESIGNS, ids=label)
+@pytest.mark.parametrize("design", SLOW_BUT_DENSE, ids=label)
 def test_gd_with_weight_decay_one_over_eta_is_power_iteration(design):
     """β1 = 1/η1 and tiny ε0: both give −η1 a σ''(0) Σ̂ w, to float precision."""
     steps, eta = 6, 2.0

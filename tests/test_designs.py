@@ -140,6 +140,7 @@ def gd_problem(design, seed, *, n, d, algorithm, network=None, wrap=lambda x: x)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
 def test_query_bases_stay_orthonormal_over_40_steps_with_twin_neurons(weight_decay):
     algorithm = LayerwiseGd(steps=40, step_size=2.0, weight_decay=weight_decay)
@@ -233,6 +234,7 @@ def law(design, seeds, *, n, d, steps):
     return np.array(columns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [{"n": 400, "d": 60, "steps": 6}])
 def test_dense_and_deferred_agree_in_law(shape):
     """Two-sample tests on cos(best), overlaps, a norm and second moments of the products."""

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
-from tables import DESIGNS, label
+from tables import SLOW_BUT_DENSE, label
 
 import mirage
 from mirage import Experiment, simulate
@@ -114,6 +114,7 @@ def test_seeds_side_by_side_agree_with_seeds_in_turn_to_rounding():
     np.testing.assert_allclose(in_turn.cos_best, together.cos_best, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_seeds_root_seeds_and_dimensions_draw_different_numbers():
     a = run(d=[40, 41], loss=Huber())
     b = run(d=[40, 41], loss=Huber(), root_seed=1)
@@ -121,7 +122,7 @@ def test_seeds_root_seeds_and_dimensions_draw_different_numbers():
     assert len(np.unique(values)) == values.size
 
 
-@pytest.mark.parametrize("design", DESIGNS, ids=label)
+@pytest.mark.parametrize("design", SLOW_BUT_DENSE, ids=label)
 def test_one_compilation_serves_every_sample_size(design):
     """One a (d, design) for drawing, one for training, whatever the losses and numbers."""
     dimensions = [40, 50] if design.memoryless else [40]

@@ -180,6 +180,7 @@ MEANS, VARIANCES = (-3.0, 0.0, 0.75, 5.0), (0.0, 0.25, 1.0, 4.0, 25.0)
 @functools.cache
 def average(activation, mean, variance):
     """E[σ(mean + √variance ξ)] by an adaptive rule that stops at a kink or a steep place."""
+    mean, variance = float(mean), float(variance)  # the reference is in double precision
     sigma, scale = in_numpy(activation), math.sqrt(variance)
     if variance == 0:
         return float(sigma(mean))

@@ -223,6 +223,7 @@ def test_alpha_c_is_that_of_an_independent_rule(target, inverse):
     assert step.error < 0.005 * step.alpha_c
 
 
+@pytest.mark.slow
 def test_turning_or_relabelling_directions_changes_nothing():
     plain = climbed(formula("He4(h1) + h2**2*h1**2"))
     swapped = climbed(formula("He4(h2) + h1**2*h2**2"))
@@ -236,6 +237,7 @@ def test_turning_or_relabelling_directions_changes_nothing():
         np.testing.assert_allclose(span(turned[0].directions), np.outer(u, u), atol=0.02)
 
 
+@pytest.mark.slow
 def test_noise_never_lowers_alpha_c():
     steps = [climbed(formula("h1**2 - 0.3*h2**2", noise=noise))[0] for noise in (0.0, 0.1, 1.0)]
     for less, more in itertools.pairwise(steps):

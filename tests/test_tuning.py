@@ -85,6 +85,7 @@ def test_within_narrows_what_is_tuned_and_not_what_is_run():
     assert best.vary == {"network.width": [2, 4]}
 
 
+@pytest.mark.slow
 def test_what_is_tuned_apart_has_a_best_of_its_own():
     experiment = mirage.compose(
         *SMALL,

@@ -3,8 +3,8 @@
 Any target will do, with any label noise: points of h are drawn by a randomised rule, labelled,
 and sorted by their label into bins, a value that repeats having one of its own. Cutting the labels
 into bins can only hide what they say, so all that follows is a bound that closes as the bins get
-finer; `LabelTable.coarser` shows how fast. Two independent halves of the points, multiplied with
-one another, leave no bias where a moment is zero; replicas give the error.
+finer; joining neighbours (`coarse`) shows how fast. Two independent halves of the points,
+multiplied with one another, leave no bias where a moment is zero; replicas give the error.
 """
 
 import dataclasses
@@ -14,26 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from mirage.gaussian import hermite_functions, multi_indices, scattered
+from mirage.channels.partition import Sizes, sampled
+from mirage.gaussian import hermite_functions, multi_indices
 from mirage.targets import Target
-from mirage.targets.evaluation import labels
 
 REPLICAS = 8
 MAX_RANK = 4
-# What may be lost to labels that are not finite: a set that no sample will meet.
-NEGLIGIBLE = 1e-9
-# One point in so many cuts the bins.
-PILOT = 4
-
-
-class Sizes(NamedTuple):
-    """Of one replica: nodes of the known directions, points of the rest on each, bins of labels."""
-
-    nodes: int
-    points: int
-    bins: int
-
-
 # By the number of directions known and unknown.
 SIZES = {
     (0, 1): Sizes(1, 2**18, 1024),
@@ -41,7 +27,7 @@ SIZES = {
     (0, 3): Sizes(1, 2**18, 512),
     (0, 4): Sizes(1, 2**18, 512),
     (1, 1): Sizes(128, 2**11, 64),
-    (1, 2): Sizes(128, 2**12, 64),
+    (1, 2): Sizes(64, 2**13, 32),
     (1, 3): Sizes(64, 2**13, 64),
     (2, 1): Sizes(256, 2**11, 64),
     (2, 2): Sizes(256, 2**11, 64),
@@ -114,8 +100,7 @@ class LabelTable:
     ) -> Float[np.ndarray, "replicas halves nodes bins indices"]:
         """E[Π_i h_{k_i}(z_i) | b, a] for every multi-index of the degree, in each half.
 
-        Zero in bins that one half has no point in. Each half is divided by its own P(b | a): the
-        bins were cut by both, which ties the two probabilities.
+        Zero in bins that one half has no point in.
         """
         halves = self.moments(0, coarse=coarse)
         met = (halves > 0).all(axis=1, keepdims=True)
@@ -143,7 +128,7 @@ def label_table(
     s = len(known)
     rest = complement(known)
     sizes = SIZES[s, r - s] if sizes is None else sizes
-    replicas = [_replica(target, known, rest, sizes, replica) for replica in range(REPLICAS)]
+    replicas = [sampled(target, known, rest, sizes, replica) for replica in range(REPLICAS)]
     arrays = [np.stack(parts) for parts in zip(*replicas, strict=True)]
     return LabelTable(*arrays, count=sizes.bins)
 
@@ -213,85 +198,6 @@ def complement(known: Float[np.ndarray, "s r"]) -> Float[np.ndarray, "q r"]:
     left = np.eye(r) - known.T @ known
     axes = [row for row in left if abs(row @ row - 1) < 1e-9]
     return np.array(axes) if len(axes) == r - s else basis
-
-
-def _replica(target: Target, known: np.ndarray, rest: np.ndarray, sizes: Sizes, replica: int):
-    """One replica's nodes, weights, points, point weights, labels and bins."""
-    seed = 4 * replica
-    nodes, weights = scattered(len(known), sizes.nodes, seed=seed, half_width=6.0)
-
-    def sample(points, seed):
-        # Every node has a rule of its own: one shared by all would leave its error to all.
-        z, w = _rules(len(rest), sizes.nodes, points, seed=seed)
-        y = labels(target, (nodes @ known)[:, None] + z @ rest, seed=seed)
-        lost = ~np.isfinite(y)
-        share = float((w * lost).sum() / w.sum())
-        if share > NEGLIGIBLE:
-            raise ValueError(
-                f"target={target.name()}: its label is not finite for {share:.2g} of all h; "
-                "expected a number wherever h can be"
-            )
-        return z, np.where(lost, 0.0, w), np.where(lost, 0.0, y)
-
-    # The bins are cut by points of their own: the halves are independent given the bins.
-    z, w, y = sample(sizes.points // PILOT, seed + 3)
-    cuts = [
-        _cuts(*row, sizes.bins) for row in zip(y, w * (1 + (z**2).sum(axis=-1) ** 2), strict=True)
-    ]
-    z, w, y = (
-        np.stack(both)
-        for both in zip(*(sample(sizes.points, seed + h) for h in (1, 2)), strict=True)
-    )
-    bins = np.empty(y.shape, np.int32)
-    for node, cut in enumerate(cuts):
-        bins[:, node] = _place(y[:, node], *cut, sizes.bins)
-    return nodes, weights, z, w, y, bins
-
-
-def _rules(q: int, nodes: int, points: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points (nodes, points, q) and weights (nodes, points) of a rule at every node."""
-    z, w = scattered(q, nodes * points, seed=seed)
-    if q > 1:
-        return z.reshape(nodes, points, q), np.full((nodes, points), 1.0 / points)
-    # Consecutive points of a line are neighbours: nodes take them in turn.
-    w = w.reshape(points, nodes).T
-    return z.reshape(points, nodes, 1).swapaxes(0, 1), w / w.sum(axis=1, keepdims=True)
-
-
-def _cuts(y: np.ndarray, mass: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts between plain bins of nearly equal mass, and the values that repeat.
-
-    The mass is w (1 + ‖z‖⁴): its fourth power gives the tails, where second moments given y are
-    large, their share of bins.
-    """
-    order = np.argsort(y, kind="stable")
-    y, mass = y[order], mass[order]
-    starts = np.concatenate([[True], ~_same(y[1:], y[:-1])])
-    first = np.flatnonzero(starts)
-    single = np.add.reduceat(mass, first) * count > mass.sum()
-    repeated = np.concatenate([np.diff(first), [len(y) - first[-1]]]) > 1
-    values = y[first][single & repeated]
-    plain = ~np.isin(np.cumsum(starts) - 1, np.flatnonzero(single & repeated))
-    if not plain.any():
-        return np.zeros(0), values
-    share = np.cumsum(mass[plain]) / mass[plain].sum()
-    at = np.searchsorted(share, np.arange(1, count) / count)
-    return np.unique(y[plain][np.minimum(at, len(share) - 1)]), values
-
-
-def _place(y: np.ndarray, cuts: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """The bin of every label: among the plain ones, or `count` + that of its value."""
-    plain = np.searchsorted(cuts, y, side="right")
-    if not len(values):
-        return plain
-    # Nearest of the values that repeat.
-    middle = np.searchsorted((values[1:] + values[:-1]) / 2, y)
-    return np.where(_same(values[middle], y), count + middle, plain)
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Values that differ by rounding are one value."""
-    return np.abs(a - b) <= 1e-11 * np.maximum(np.abs(a), np.abs(b))
 
 
 def second_moments(
