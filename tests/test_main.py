@@ -43,7 +43,7 @@ def test_a_multirun_gives_the_numbers_of_the_grid(tmp_path):
     a = mirage.load(tmp_path / "jobs").sel(loss=b.loss)
     assert set(a.data_vars) == set(b.data_vars)
     for name in b.data_vars:
-        assert np.array_equal(a[name], b[name]), name
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
 @pytest.mark.slow
