@@ -170,10 +170,11 @@ def test_small_decompositions_under_vmap_go_one_at_a_time():
         np.einsum("bij,bj,bkj->bik", vectors, values, vectors), a, rtol=1e-3, atol=1e-4
     )
     # No batch reaches LAPACK: two devices that wait for one pool of threads would stand still.
-    text = jax.jit(jax.vmap(lapack.eigvalsh)).lower(a).as_text()
-    assert "lapack_ssyevd_ffi" in text
-    calls = [line for line in text.splitlines() if "lapack_ssyevd_ffi" in line]
-    assert not any("tensor<5x4x4xf32>" in line for line in calls)
+    for function, batched in ((lapack.eigvalsh, False), (jnp.linalg.eigvalsh, True)):
+        text = jax.jit(jax.vmap(function)).lower(a).as_text()
+        calls = [line for line in text.splitlines() if "lapack_ssyevd_ffi" in line]
+        assert calls
+        assert any("tensor<5x4x4xf32>" in line for line in calls) is batched
 
 
 SMALL = ["d=[20]", "alpha=[3,6]", "seeds=2"]

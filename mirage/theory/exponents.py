@@ -83,7 +83,7 @@ def _leaps(target, seen, degrees) -> list[Leap]:
         for degree in range(1, degrees + 1):
             found = at(degree)
             noise = max(SIGMAS * found.noise, found.rounding)
-            tolerance = max(tolerance, noise if found.rounding == 0 or found.noise else 0.0)
+            tolerance = max(tolerance, noise if found.noise else 0.0)  # none where it is exact
             sizes, vectors = np.linalg.eigh(found.matrix)
             if sizes.sum() > noise:
                 kept = sizes > max(noise, RANGE**2 * sizes[-1])

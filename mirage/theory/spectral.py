@@ -47,7 +47,6 @@ class _Functions:
         self.sup = self.t.max()
         self.spread = max(self.sup - self.t.min(), abs(self.sup), 1e-300)
         self.gap = self.sup - self.t
-        self.total = self.p.sum()
 
     def ratio(self, s):
         """T/(τ − T), (..., bins)."""
@@ -99,9 +98,9 @@ def predict(law: Law, alpha: Float[np.ndarray, " alphas"]) -> Prediction:
     edge = f.psi(bar, alpha)
     r = f.m.shape[-1]
     outlier, overlap = np.repeat(edge[:, None], r, axis=1), np.zeros((len(alpha), r))
-    direction = f.phi(bar)[1]
+    at_bar, direction = f.phi(bar)
     for k in range(r):
-        out = np.flatnonzero(f.phi(bar)[0][:, k] > edge)
+        out = np.flatnonzero(at_bar[:, k] > edge)
         if not len(out):
             continue
         a = alpha[out]
@@ -140,7 +139,7 @@ def pooled_threshold(law: Law) -> float:
 def _threshold(law: Law) -> float:
     f = _Functions(law)
 
-    def excess(s):  # grows with τ: far out, the signal falls as 1/τ and the squares as 1/τ²
+    def excess(s):  # negative where a signal stands out
         return f.squares(s) - np.linalg.eigvalsh(f.signal(s))[..., -1]
 
     grid = np.exp(np.linspace(math.log(NARROW), math.log(WIDE), 400)) * f.spread
@@ -149,12 +148,11 @@ def _threshold(law: Law) -> float:
         return math.inf
     # α = 1/E[T²/(τ − T)²] grows with τ: the first τ at which a signal stands out.
     first = int(np.argmax(values < 0))
-    if first == 0:
-        found = float(1 / f.squares(grid[0]))
-        return found if found < LARGEST else math.inf
-    bracket = np.log(grid[first - 1]), np.log(grid[first])
-    s = math.exp(elementwise.find_root(lambda x: excess(np.exp(x)), bracket).x)
-    found = float(1 / f.squares(np.array(s)))
+    s = grid[first]
+    if first > 0:
+        bracket = np.log(grid[first - 1]), np.log(s)
+        s = np.exp(elementwise.find_root(lambda x: excess(np.exp(x)), bracket).x)
+    found = float(1 / f.squares(np.asarray(s)))
     return found if found < LARGEST else math.inf
 
 
