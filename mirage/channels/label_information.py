@@ -1,7 +1,9 @@
 """What a label says of h at second order: p(y) and G(y) = E[hhᵀ − I | y] on a grid of labels."""
 
+from typing import NamedTuple
+
 import numpy as np
-import xarray as xr
+from jaxtyping import Float
 
 from mirage.channels.labels import LabelBins
 
@@ -9,35 +11,22 @@ from mirage.channels.labels import LabelBins
 GROUPS = 120
 
 
-def label_information(bins: LabelBins) -> xr.Dataset:
-    """`probability`, `density` (NaN for single values) and `information` (r, r) at every `place`.
+class LabelInformation(NamedTuple):
+    """At ascending labels y: probability, density (NaN for single values) and G(y)."""
 
-    Plain bins are joined to some 120; a value that repeats stays alone, with the
-    probability that it has. `label` ascends with the place.
-    """
+    label: Float[np.ndarray, " places"]
+    probability: Float[np.ndarray, " places"]
+    density: Float[np.ndarray, " places"]
+    information: Float[np.ndarray, "places r r"]
+
+
+def label_information(bins: LabelBins) -> LabelInformation:
+    """The bins joined to some 120; a value that repeats stays alone, with its probability."""
     half = bins.labels.shape[1] // 2
     parts = [_joined(bins, slice(None, half)), _single(bins, slice(half, None))]
-    label, probability, density, information = (
-        np.concatenate(arrays) for arrays in zip(*parts, strict=True)
-    )
-    order = np.argsort(label, kind="stable")
-    return xr.Dataset(
-        {
-            "probability": ("place", probability[order], _named("probability of the label")),
-            "density": ("place", density[order], _named("density of the label")),
-            "information": (
-                ("place", "direction", "other"),
-                information[order],
-                _named("G(y) = E[hhᵀ − I | y]"),
-            ),
-        },
-        coords={
-            "label": ("place", label[order], _named("label y")),
-            "place": np.arange(len(order)),
-            "direction": np.arange(information.shape[1]),
-            "other": np.arange(information.shape[1]),
-        },
-    )
+    columns = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    order = np.argsort(columns[0], kind="stable")
+    return LabelInformation(*(column[order] for column in columns))
 
 
 def _joined(bins: LabelBins, plain: slice):
@@ -79,7 +68,3 @@ def _single(bins: LabelBins, single: slice):
     mass = np.add.reduceat(p, starts)
     moments = np.add.reduceat(m, starts) / mass[:, None, None]
     return y[starts], mass, np.full(len(starts), np.nan), moments
-
-
-def _named(long_name: str) -> dict[str, str]:
-    return {"long_name": long_name, "units": "1"}

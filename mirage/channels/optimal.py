@@ -26,9 +26,9 @@ def optimal(target: Target) -> Tabulated:
     bins, second = summary(target)
     u, _ = best_direction(second)
     information = label_information(bins)
-    square = 1 + np.einsum("i,pij,j->p", u, information.information.values, u)
+    square = 1 + np.einsum("i,pij,j->p", u, information.information, u)
     values = 1 - 1 / np.maximum(square, SMALLEST)
-    labels = information.label.values
+    labels = information.label
     beyond = KNOTS - len(labels)  # knots that are never met
     labels = np.concatenate([labels, labels[-1] + 1.0 + np.arange(beyond)])
     values = np.concatenate([values, np.full(beyond, values[-1])])

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import xarray as xr
 
-from mirage.channels.label_information import label_information
 from mirage.channels.optimal import made_for
 from mirage.channels.preprocessing import law_of
 from mirage.diagnosis.diagnosis import Diagnosis
+from mirage.experiments.label_dataset import label_dataset
 from mirage.theory.spectral import bulk_density, predict
 
 # The spectrum is shown at this multiple of the loss's threshold, or of 1 where it has none.
@@ -23,7 +23,7 @@ def dataset(found: Diagnosis) -> xr.Dataset:
     """
     if found.bins is None:
         raise ValueError("the label does not depend on h: there is nothing to draw")
-    information = label_information(found.bins)
+    information = label_dataset(found.bins)
     chosen = next(iter(found.thresholds.values()))
     slopes = law_of(made_for(found.loss, found.target), found.bins)
     # The end of the spectrum that sees the target first is shown on the right.

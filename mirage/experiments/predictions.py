@@ -10,37 +10,38 @@ import equinox as eqx
 import numpy as np
 import xarray as xr
 
-from mirage.channels.label_information import label_information
-from mirage.channels.labels import LabelTables, summary
+from mirage.channels.labels import LabelBins, LabelTables, label_bins
 from mirage.experiments.experiment import Experiment, Setup
+from mirage.experiments.label_dataset import label_dataset
 from mirage.experiments.theory import Theory
 from mirage.losses import Huber, PseudoHuber
 from mirage.targets import Target
 from mirage.theory.loss_design import loss_threshold
 from mirage.theory.spectral_curves import spectral_curves
-from mirage.theory.weak_recovery import Step, staircase
+from mirage.theory.weak_recovery import staircase
 
 log = logging.getLogger(__name__)
 # n/d at which curves are computed, the same for every experiment so that runs can be joined.
 ALPHAS = np.geomspace(0.1, 1000.0, 161)
 
 
-def first_step(target: Target) -> float:
-    """alpha_c of a target's first step; inf where it depends on nothing."""
-    steps = _staircase(target)
-    return steps[0].alpha_c if steps else np.inf
+def known(target: Target) -> tuple[LabelBins, float]:
+    """Label bins of a target and alpha_c of its first step (inf where it depends on nothing).
 
-
-def _staircase(target: Target) -> list[Step]:
+    Kept for the last few targets; errors as for `label_table`.
+    """
     try:
-        return _kept(target)
+        return _known(target)
     except TypeError:  # a target with arrays among its settings has no hash
-        return _kept.__wrapped__(target)
+        return _known.__wrapped__(target)
 
 
 @functools.lru_cache(maxsize=8)
-def _kept(target: Target) -> list[Step]:
-    return staircase(LabelTables(target))
+def _known(target: Target) -> tuple[LabelBins, float]:
+    tables = LabelTables(target)
+    steps = staircase(tables)
+    bins = label_bins(tables(np.zeros((0, target.rank))))
+    return bins, steps[0].alpha_c if steps else np.inf
 
 
 def along(
@@ -80,7 +81,7 @@ class Spectral(Theory):
 def _curves(setup: Setup) -> xr.Dataset:
     threshold, cosine = np.full(2, np.nan), np.full(len(ALPHAS), np.nan)
     try:
-        bins = summary(setup.target).bins
+        bins, _ = known(setup.target)
         curves = spectral_curves(setup.target, setup.loss, bins, ALPHAS)
         threshold = np.array([np.nan if e is None else float(e.value) for e in curves.threshold])
         cosine = curves.cos_best
@@ -102,7 +103,7 @@ def _curves(setup: Setup) -> xr.Dataset:
 
 def _limit(setup: Setup) -> xr.Dataset:
     try:
-        alpha_c = first_step(setup.target)
+        _, alpha_c = known(setup.target)
     except ValueError:  # said in the log by `_curves`
         alpha_c = np.nan
     return xr.Dataset({"alpha_c": ((), alpha_c, _named("weak-recovery threshold n/d"))})
@@ -116,7 +117,7 @@ class LabelInformation(Theory):
 
 
 def _information(setup: Setup) -> xr.Dataset:
-    information = label_information(summary(setup.target).bins).reset_coords("label")
+    information = label_dataset(known(setup.target)[0]).reset_coords("label")
     return information.merge(_limit(setup))
 
 
@@ -140,7 +141,7 @@ class LossDesign(Theory):
         deltas = np.geomspace(self.low, self.high, self.points)
 
         def design(setup):
-            bins = summary(setup.target).bins
+            bins, _ = known(setup.target)
             families: dict[str, Any] = {"huber": Huber, "pseudo_huber": PseudoHuber}
             threshold = [
                 [loss_threshold(setup.target, f(delta=float(d)), bins).best for d in deltas]
