@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from mirage.activations import Activation
 from mirage.designs import Matrix, Memory
@@ -65,8 +65,19 @@ class Algorithm(Option, abc.ABC):
     steps: eqx.AbstractVar[int]
 
     @abc.abstractmethod
-    def queries(self, network: TwoLayer) -> tuple[int, int]:
-        """How many columns it multiplies X and Xᵀ with in all, for `steps` steps."""
+    def queries(self, network: TwoLayer, rank: int) -> tuple[int, int]:
+        """How many columns it multiplies X and Xᵀ with in all, for `steps` steps.
+
+        `rank` is that of the target.
+        """
+
+    def columns(self, network: TwoLayer, rank: int) -> int:
+        """How many columns one product takes; those of the network by default."""
+        return network.width
+
+    def made_for(self, target: Target) -> "Algorithm":
+        """The algorithm with what it needs to know of the target; ValueError if it cannot serve."""
+        return self
 
     @abc.abstractmethod
     def init(self, key: Key[Array, ""], problem: Problem, memory: Memory) -> Any:
@@ -75,6 +86,10 @@ class Algorithm(Option, abc.ABC):
     @abc.abstractmethod
     def step(self, state: Any, problem: Problem) -> Any:
         """One step."""
+
+    def stopped(self, state: Any) -> Bool[Array, ""] | bool:
+        """Whether nothing more will change; a rule of the algorithm's own, none by default."""
+        return False
 
     def observe(self, state: Any) -> dict[str, Array]:
         """What to save of every state besides the order parameters; nothing by default."""
@@ -88,9 +103,9 @@ class Algorithm(Option, abc.ABC):
         """What follows the last step, and the network it ends with, if it trains one."""
         return None
 
-    def cost(self, *, n: int, d: int, network: TwoLayer) -> Cost:
+    def cost(self, *, n: int, d: int, network: TwoLayer, rank: int) -> Cost:
         """Cost of a run on n samples; by default `steps` gradients of each, in two products."""
-        return Cost(n * self.steps, 2 * n * d * sum(self.queries(network)))
+        return Cost(n * self.steps, 2 * n * d * sum(self.queries(network, rank)))
 
 
 def draw_problem(

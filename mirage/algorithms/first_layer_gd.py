@@ -40,7 +40,7 @@ class FirstLayerGd(Algorithm):
         for key in ("weight_decay", "intercept_step_size"):
             self.check(key, getattr(self, key) >= 0, "expected a number ≥ 0")
 
-    def queries(self, network):
+    def queries(self, network, rank):
         return network.width * self.steps, network.width * self.steps
 
     def init(self, key, problem, memory):

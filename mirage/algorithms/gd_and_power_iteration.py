@@ -64,8 +64,9 @@ class GdAndPowerIteration(Algorithm):
         rates = (self.step_size, self.weight_decay)
         return eqx.tree_at(lambda a: (a.step_size, a.weight_decay), algorithm, rates)
 
-    def queries(self, network):
-        right, left = zip(self.descent.queries(network), self.power.queries(network), strict=True)
+    def queries(self, network, rank):
+        both = (self.descent.queries(network, rank), self.power.queries(network, rank))
+        right, left = zip(*both, strict=True)
         return sum(right), sum(left)
 
     def init(self, key, problem, memory):

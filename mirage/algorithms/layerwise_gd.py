@@ -69,7 +69,7 @@ class LayerwiseGd(Algorithm):
             "readout_step_size", rate is None or rate > 0, "expected a positive number or null"
         )
 
-    def queries(self, network):
+    def queries(self, network, rank):
         return network.width * self.steps, network.width * self.steps
 
     def _descent(self) -> optax.GradientTransformation:
@@ -118,8 +118,8 @@ class LayerwiseGd(Algorithm):
         )
         return Trained(weights, biases, readout, jnp.zeros((), weights.dtype))
 
-    def cost(self, *, n, d, network):
-        stage_1 = super().cost(n=n, d=d, network=network)
+    def cost(self, *, n, d, network, rank):
+        stage_1 = super().cost(n=n, d=d, network=network, rank=rank)
         return Cost(
             gradient_evaluations=stage_1.gradient_evaluations + n * self.readout_steps,
             flops=stage_1.flops + 4 * n * network.width * self.readout_steps,

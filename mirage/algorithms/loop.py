@@ -46,14 +46,31 @@ def train(
             del seen["gram"]
         return {**seen, **algorithm.observe(state)}
 
-    def body(state, _):
-        state = algorithm.step(state, problem)
-        return state, observe(state)
+    def advance(carry):
+        state, taken, trajectory = carry
+        state, taken = algorithm.step(state, problem), taken + 1
+        return (
+            state,
+            taken,
+            jax.tree.map(lambda t, o: t.at[taken].set(o), trajectory, observe(state)),
+        )
 
-    state, saved = jax.lax.scan(body, start, None, length=algorithm.steps)
-    trajectory = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), observe(start), saved)
+    def unfinished(carry):
+        state, taken, _ = carry
+        return (taken < algorithm.steps) & jnp.logical_not(algorithm.stopped(state))
+
+    length = algorithm.steps + 1
+    trajectory = jax.tree.map(
+        lambda o: jnp.zeros((length, *o.shape), o.dtype).at[0].set(o), observe(start)
+    )
+    begin = (start, jnp.zeros((), jnp.int32), trajectory)
+    state, taken, trajectory = jax.lax.while_loop(unfinished, advance, begin)
+    # An algorithm that stopped stays where it is.
+    reached = jnp.minimum(jnp.arange(length), taken)
+    trajectory = jax.tree.map(lambda t: t[reached], trajectory)
     results = {
         "trajectory": trajectory,
+        "steps_taken": taken,
         "weights": state.weights,
         **order_parameters(state.weights, problem.directions),
         **algorithm.outcome(state),

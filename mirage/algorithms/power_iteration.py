@@ -38,7 +38,7 @@ class PowerIteration(Algorithm):
         decay = self.weight_decay
         self.check("weight_decay", decay is None or decay >= 0, "expected a number ≥ 0 or null")
 
-    def queries(self, network):
+    def queries(self, network, rank):
         return network.width * self.steps, network.width * self.steps
 
     def init(self, key, problem, memory):

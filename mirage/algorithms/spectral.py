@@ -49,7 +49,7 @@ class Spectral(Algorithm):
         self.check("components", self.components >= 1, "expected a whole number ≥ 1")
         self.check("end", self.end in ENDS, f"expected one of {', '.join(ENDS)}")
 
-    def queries(self, network):
+    def queries(self, network, rank):
         return self.steps, self.steps
 
     def init(self, key, problem, memory):

@@ -15,9 +15,9 @@ from mirage.options import Option
 
 # What a matrix remembers of the products asked so far: nothing for a stored one.
 Memory = Any
-# A function of a block of rows, each array with the rows last: (V Xᵀ, row data ...) → G and
-# whatever else is to be summed over rows (any tree of arrays, or None).
-RowFunction = Callable[..., tuple[Array, Any]]
+# A function of a block of rows, each array with the rows last: (V Xᵀ, row data ...) → G, whatever
+# else is to be summed over rows (any tree of arrays, or None) and, for `sweep`, what is to be kept.
+RowFunction = Callable[..., tuple[Any, ...]]
 
 
 class Matrix(eqx.Module):
@@ -48,25 +48,37 @@ class Matrix(eqx.Module):
     def pull_back(
         self, function: RowFunction, v: Float[Array, "k d"], data: tuple[Array, ...], memory: Memory
     ) -> tuple[Float[Array, "l d"], Any, Memory]:
-        """G X and sums over rows, with (G, summed) = function(V Xᵀ, *data) row by row.
+        """G X and sums over rows, with (G, summed) = function(V Xᵀ, *data) row by row."""
 
-        A forward and a backward product; a drawn matrix overrides it to read each block of X
-        once for both.
+        def nothing_kept(*arrays):
+            return *function(*arrays), None
+
+        product, sums, _, memory = self.sweep(nothing_kept, v, data, memory)
+        return product, sums, memory
+
+    def sweep(
+        self, function: RowFunction, v: Float[Array, "k d"], data: tuple[Array, ...], memory: Memory
+    ) -> tuple[Float[Array, "l d"], Any, Any, Memory]:
+        """G X, sums over rows and what is kept of every row, a tree of arrays `(blocks, ..., size)`.
+
+        (G, summed, kept) = function(V Xᵀ, *data) row by row: a forward and a backward product. A
+        drawn matrix overrides it to read each block of X once for both.
         """
         z, memory = self.forward(v, memory)
-
-        like, summed = jax.eval_shape(function, z[0], *(array[0] for array in data))
+        like, summed, kept = jax.eval_shape(function, z[0], *(array[0] for array in data))
         in_place = like.shape == z.shape[1:]  # G takes the place of V Xᵀ where it can
 
         def visit(b, carry):
-            g, sums = carry
-            block, summed = function((g if in_place else z)[b], *(array[b] for array in data))
-            return g.at[b].set(self.rows.keep(b, block)), self.rows.add(b, sums, summed)
+            g, sums, held = carry
+            block, summed, kept = function((g if in_place else z)[b], *(array[b] for array in data))
+            g = g.at[b].set(self.rows.keep(b, block))
+            return g, self.rows.add(b, sums, summed), self.rows.put(b, held, kept)
 
         start = z if in_place else jnp.zeros((self.rows.blocks, *like.shape), like.dtype)
-        g, sums = self.rows.fold(visit, (start, self.rows.no_sums(summed)))
+        start = (start, self.rows.no_sums(summed), self.rows.nothing_held(kept))
+        g, sums, held = self.rows.fold(visit, start)
         product, memory = self.backward(g, memory)
-        return product, sums, memory
+        return product, sums, held, memory
 
 
 class DesignChoice(Option, abc.ABC):

@@ -36,20 +36,21 @@ class DrawnMatrix(Matrix):
         start = jnp.zeros((g.shape[1], d), g.dtype)
         return self.rows.fold(lambda b, total: total + g[b] @ self.block(b), start), memory
 
-    def pull_back(self, function, v, data, memory):
+    def sweep(self, function, v, data, memory):
         """Both products on each block while it is in cache: X is read once."""
 
         def visit(b, carry):
             x = self.block(b)
-            g, summed = function(self._forward(x, v), *(array[b] for array in data))
-            product, sums = carry
-            return product + self.rows.keep(b, g) @ x, self.rows.add(b, sums, summed)
+            g, summed, kept = function(self._forward(x, v), *(array[b] for array in data))
+            product, sums, held = carry
+            product = product + self.rows.keep(b, g) @ x
+            return product, self.rows.add(b, sums, summed), self.rows.put(b, held, kept)
 
         z = jax.ShapeDtypeStruct((v.shape[0], self.rows.size), v.dtype)
-        g, summed = jax.eval_shape(function, z, *(array[0] for array in data))
+        g, summed, kept = jax.eval_shape(function, z, *(array[0] for array in data))
         start = jnp.zeros((g.shape[0], v.shape[1]), v.dtype)
-        product, sums = self.rows.fold(visit, (start, self.rows.no_sums(summed)))
-        return product, sums, memory
+        start = (start, self.rows.no_sums(summed), self.rows.nothing_held(kept))
+        return *self.rows.fold(visit, start), memory
 
 
 class DenseMatrix(DrawnMatrix):

@@ -76,6 +76,14 @@ class Rows(eqx.Module):
         """`sums` plus the sums over a block's rows of a tree of arrays `(..., size)`."""
         return jax.tree.map(lambda s, v: s + self.keep(block, v).sum(axis=-1), sums, values)
 
+    def nothing_held(self, like: Any) -> Any:
+        """Room for a tree of arrays over rows like those, of one block, in a tree."""
+        return jax.tree.map(lambda a: jnp.zeros((self.blocks, *a.shape), a.dtype), like)
+
+    def put(self, block: Any, held: Any, values: Any) -> Any:
+        """`held` with one block replaced by a tree of arrays `(..., size)`."""
+        return jax.tree.map(lambda h, v: h.at[block].set(self.keep(block, v)), held, values)
+
     def mean(self, function: Callable[..., Array], *arrays: Array) -> Array:
         """The mean over rows of `function(*blocks of arrays)`, whose last axis is rows."""
         like = jax.eval_shape(function, *(a[0] for a in arrays))

@@ -52,7 +52,7 @@ class Setup(eqx.Module):
     @property
     def columns(self) -> tuple[int, int]:
         """Query columns on the right and on the left of X, those for the labels included."""
-        right, left = self.algorithm.queries(self.network)
+        right, left = self.algorithm.queries(self.network, self.target.rank)
         return right + self.target.rank, left
 
     def with_setting(self, key: str, value: Any) -> "Setup":
@@ -281,13 +281,14 @@ class Experiment:
             labels = tuple(place[axis] for axis in self.tuned_along)
             for key, value in self.tuned.get(labels, {}).items():
                 setup = setup.with_setting(key, value)
-            combinations[names] = _with_loss_for_target(setup)
+            combinations[names] = _made_for_target(setup)
         return combinations
 
 
-def _with_loss_for_target(setup: Setup) -> Setup:
-    loss = made_for(setup.loss, setup.target)
-    return setup if loss is setup.loss else eqx.tree_at(lambda s: s.loss, setup, loss)
+def _made_for_target(setup: Setup) -> Setup:
+    """With the loss and the algorithm made for the target."""
+    made = (made_for(setup.loss, setup.target), setup.algorithm.made_for(setup.target))
+    return eqx.tree_at(lambda s: (s.loss, s.algorithm), setup, made)
 
 
 def whole(value: Any, key: str, *, at_least: int) -> int:

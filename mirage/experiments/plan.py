@@ -29,7 +29,8 @@ class Batch:
 
 def cells_at_once(setup: Setup, design: Design) -> int:
     """How many cells ask the same X in one product; those with a memory go one after the other."""
-    return max(1, COLUMNS // setup.network.width) if design.memoryless else 1
+    columns = setup.algorithm.columns(setup.network, setup.target.rank)
+    return max(1, COLUMNS // columns) if design.memoryless else 1
 
 
 class Plan:

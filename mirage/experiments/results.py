@@ -108,7 +108,10 @@ def _dataset(experiment: Experiment, table: Table, designs: np.ndarray) -> xr.Da
 def _costs(experiment: Experiment, setup: Setup) -> dict[str, np.ndarray]:
     """Gradient evaluations and flops of one setup, (d, sample size)."""
     costs = [
-        [setup.algorithm.cost(n=n, d=d, network=setup.network) for n in experiment.sizes(d)]
+        [
+            setup.algorithm.cost(n=n, d=d, network=setup.network, rank=setup.target.rank)
+            for n in experiment.sizes(d)
+        ]
         for d in experiment.dimensions
     ]
     return {

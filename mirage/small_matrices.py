@@ -1,0 +1,44 @@
+"""Decompositions of r × r matrices for r of a few, written out: no LAPACK, any batch behind.
+
+They compile to a handful of multiplications, take derivatives of any order, and run the same
+under `vmap` (see `mirage.lapack` for what LAPACK does there on a CPU).
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def cholesky(matrix: Float[Array, "r r"]) -> Float[Array, "r r"]:
+    """L, lower triangular, with L Lᵀ = matrix, for a positive definite matrix."""
+    r = len(matrix)
+    rows: list[list[Array]] = []
+    for i in range(r):
+        row: list[Array] = []
+        for j in range(i + 1):
+            rest = matrix[i, j] - sum(
+                (row[k] * (row[k] if i == j else rows[j][k]) for k in range(j)),
+                start=jnp.zeros((), matrix.dtype),
+            )
+            row.append(jnp.sqrt(rest) if i == j else rest / rows[j][j])
+        rows.append(row)
+    zero = jnp.zeros((), matrix.dtype)
+    return jnp.stack([jnp.stack(row + [zero] * (r - len(row))) for row in rows])
+
+
+def inverse_lower(lower: Float[Array, "r r"]) -> Float[Array, "r r"]:
+    """The inverse of a lower triangular matrix."""
+    r = len(lower)
+    zero = jnp.zeros((), lower.dtype)
+    inverse = [[zero] * r for _ in range(r)]
+    for j in range(r):
+        inverse[j][j] = 1 / lower[j, j]
+        for i in range(j + 1, r):
+            total = sum((lower[i, k] * inverse[k][j] for k in range(j, i)), start=zero)
+            inverse[i][j] = -total / lower[i, i]
+    return jnp.stack([jnp.stack(row) for row in inverse])
+
+
+def inverse(matrix: Float[Array, "r r"]) -> Float[Array, "r r"]:
+    """The inverse of a positive definite matrix."""
+    root = inverse_lower(cholesky(matrix))
+    return root.T @ root
