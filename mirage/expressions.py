@@ -93,6 +93,14 @@ class Expression:
         split = _summands(self.tree, 1.0)
         return [(term(node, sign), tuple(sorted(_variables(node)))) for node, sign in split]
 
+    def summands(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The text of every summand, with the names it uses."""
+        split = _summands(self.tree, 1.0)
+        return [
+            (("-" if sign < 0 else "") + f"({ast.unparse(node)})", tuple(sorted(_variables(node))))
+            for node, sign in split
+        ]
+
     def _fail(self, why: str) -> NoReturn:
         raise ValueError(f'{self.key}="{self.text}": {why}')
 

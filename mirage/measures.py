@@ -6,13 +6,15 @@ Computed in float64 by low-dimensional Gaussian integrals; no test matrix is dra
 import functools
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from mirage.activations import Activation
-from mirage.gaussian import rule
+from mirage.channels.channel import Channel
+from mirage.gaussian import line_rule, rule, scattered
 from mirage.targets import Part, Target
 
 # The measures that are one number a cell.
@@ -142,6 +144,51 @@ def _overlap_with_part(activation, active, points, g, *cells):
 
         conditional, _ = jax.lax.scan(neuron, jnp.zeros_like(g), (a, b, m, rest))
         return g @ conditional
+
+    return jax.lax.map(one, cells)
+
+
+# Points of ω over which the error of a posterior mean is averaged, above rank 1.
+BELIEFS = 2**10
+
+
+def bayes_error(
+    channel: Channel,
+    target: Target,
+    *,
+    overlap: Float[np.ndarray, "cells r r"],
+    gram: Float[np.ndarray, "cells r r"],
+    covariance: Float[np.ndarray, "cells r r"],
+) -> Float[np.ndarray, " cells"]:
+    """E(f − g)² for f(x) = E[g(h) | h ~ N(Ûx, C)], a number a cell.
+
+    With M = Û Uᵀ and Q = Û Ûᵀ, ω = Û x is N(0, Q) and h | ω is N(Mᵀ Q⁻¹ ω, I − Mᵀ Q⁻¹ M): an average
+    over ω alone, with E[g | ω] from the channel at both beliefs. NaN where a cell is not finite.
+    """
+    r = target.rank
+    if r == 1:
+        points, weights = line_rule(96)
+        points = points[:, None]
+    else:
+        points, weights = scattered(r, BELIEFS, seed=0)
+    with jax.enable_x64(True):
+        cells = [jnp.asarray(np.asarray(a, np.float64)) for a in (overlap, gram, covariance)]
+        means = _beliefs(channel, jnp.asarray(points.T), jnp.asarray(weights), *cells)
+    return np.asarray(means) + target_integrals(target).square
+
+
+@eqx.filter_jit
+def _beliefs(channel, points, weights, *cells):
+    """E f² − 2 E f g of every cell."""
+
+    def one(cell):
+        m, q, c = cell
+        small = 1e-9 * jnp.eye(len(q))
+        omega = jnp.linalg.cholesky(q + small) @ points
+        turn = jnp.linalg.solve(q + small, m).T
+        f = channel.predict(omega, c + small)
+        g = channel.predict(turn @ omega, jnp.eye(len(q)) - turn @ m + small)
+        return weights @ (f**2 - 2 * f * g)
 
     return jax.lax.map(one, cells)
 

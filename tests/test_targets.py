@@ -17,11 +17,15 @@ from mirage.measures import target_square
 from mirage.targets import (
     Committee,
     Expression,
+    FlippedParity,
     GrandStaircase,
     Hermite,
+    Kernel,
+    Logistic,
     NoisySign,
     Parity,
     PhaseRetrieval,
+    Poisson,
     Polynomial,
     Quadratic,
     SingleIndex,
@@ -29,6 +33,10 @@ from mirage.targets import (
     Target,
 )
 
+KERNELS = [target for target in TARGETS if isinstance(target, Kernel)]
+NOISY = [
+    (target, noise) for target in TARGETS for noise in ([0.0] if target in KERNELS else [0.0, 0.7])
+]
 each_target = pytest.mark.parametrize("target", TARGETS, ids=label)
 
 
@@ -69,6 +77,12 @@ FORMULAS = [
     (NoisySign(inner_noise=2.0), lambda h: 2 * ndtr(h[0] / math.sqrt(2)) - 1),
     (NoisySign(inner_noise=0.0), lambda h: np.sign(h[0])),
     (Expression(), lambda h: he4(h[0]) + np.sign(h[0] * h[1] * h[2])),
+    (Logistic(), lambda h: 2 / (1 + np.exp(-h[0])) - 1),
+    (Logistic(gain=-3.0), lambda h: 2 / (1 + np.exp(3 * h[0])) - 1),
+    (Poisson(), lambda h: np.exp(h[0])),
+    (Poisson(rate=2.0, gain=0.5), lambda h: 2 * np.exp(h[0] / 2)),
+    (FlippedParity(), lambda h: 0.8 * np.sign(h[0] * h[1])),
+    (FlippedParity(k=3, flip=0.0), lambda h: np.sign(h[0] * h[1] * h[2])),
 ]
 
 
@@ -115,15 +129,24 @@ def test_parts_sum_to_the_target(target):
 
 @each_target
 def test_the_key_decides_the_label(target):
-    noisy = dataclasses.replace(target, noise=0.7)
-    h = gaussian(6, target.rank)
+    own = target in KERNELS
+    noisy = target if own else dataclasses.replace(target, noise=0.7)
+    h = gaussian(64, target.rank)
     first, again, other = (noisy.draw(jax.random.key(k), h) for k in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
-    assert (first != other).all()
+    assert (first != other).any() if own else (first != other).all()
 
 
-@each_target
-@pytest.mark.parametrize("noise", [0.0, 0.7])
+def own_moments(target, g):
+    """Variance and fourth central moment of a label given h, without label noise."""
+    if isinstance(target, Poisson):
+        return g, g * (1 + 3 * g)
+    if isinstance(target, NoisySign | Kernel):  # a sign of mean g
+        return 1 - g**2, (1 - g**2) * (1 + 3 * g**2)
+    return 0.0, 0.0
+
+
+@pytest.mark.parametrize(("target", "noise"), NOISY, ids=[f"{label(t)}-{n}" for t, n in NOISY])
 def test_a_label_given_h_has_mean_g_and_its_variance(target, noise):
     target = dataclasses.replace(target, noise=noise)
     n, sigmas = 40_000, 5
@@ -131,10 +154,10 @@ def test_a_label_given_h_has_mean_g_and_its_variance(target, noise):
         h = gaussian(target.rank, seed=seed)
         g = float(target(h))
         y = np.asarray(target.draw(jax.random.key(seed), jnp.tile(h, (n, 1))), np.float64) - g
-        # y − g = (a sign of mean g, minus g) + √Δ ξ: its second and fourth moments.
-        sign = 1 - g**2 if isinstance(target, NoisySign) else 0.0
-        variance = sign + noise
-        fourth = sign * (1 + 3 * g**2) + 6 * sign * noise + 3 * noise**2
+        # y − g = (the target's own deviation) + √Δ ξ: its second and fourth moments.
+        own, own_fourth = own_moments(target, g)
+        variance = own + noise
+        fourth = own_fourth + 6 * own * noise + 3 * noise**2
         rounding = 1e-6 * (1 + abs(g))
         assert abs(y.mean()) <= sigmas * math.sqrt(variance / n) + rounding
         spread = math.sqrt(max(fourth - variance**2, 0) / n)
@@ -189,6 +212,12 @@ def test_a_noise_that_is_no_variance_is_refused(target, noise):
         dataclasses.replace(target, noise=noise)
 
 
+@pytest.mark.parametrize("target", KERNELS, ids=label)
+def test_a_kernel_takes_no_noise_on_top(target):
+    with pytest.raises(ValueError, match=re.escape("target.noise=0.5: expected 0: ")):
+        dataclasses.replace(target, noise=0.5)
+
+
 BAD_TERMS = [
     [],
     "h1**2",
@@ -220,6 +249,14 @@ BAD_SETTINGS = [
     (Parity, {"k": 21}),
     (NoisySign, {"inner_noise": -0.5}),
     (NoisySign, {"inner_noise": math.nan}),
+    (Logistic, {"gain": 0.0}),
+    (Poisson, {"gain": 0.0}),
+    (Poisson, {"rate": 0.0}),
+    (Poisson, {"rate": -1.0}),
+    (Poisson, {"rate": math.nan}),
+    (FlippedParity, {"k": 0}),
+    (FlippedParity, {"flip": 0.5}),
+    (FlippedParity, {"flip": -0.1}),
     (PhaseRetrieval, {"power": 0.0}),
     (PhaseRetrieval, {"power": -1.0}),
     (PhaseRetrieval, {"power": math.inf}),

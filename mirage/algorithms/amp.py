@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float
 from mirage import lapack
 from mirage.algorithms.linearised_amp import LinearisedAmp, WithChannel, spanned
 from mirage.channels.channel import Channel
+from mirage.channels.overlaps import overlap_matrix
 from mirage.channels.registry import channel_of
-from mirage.options import require
 
 STARTS = ("spectral", "random", "informed")
 # Posterior covariances stay between these: float32 has no narrower beliefs, the prior is I.
@@ -131,7 +131,7 @@ class Amp(WithChannel):
         """Whether Û has come to rest, or is lost."""
         return (state.change < self.tolerance) | ~jnp.isfinite(state.change)
 
-    def observe(self, state):
+    def outcome(self, state):
         return {"covariance": state.covariance}
 
     def _spectral(self, key, problem, memory, channel, prepared):
@@ -178,25 +178,6 @@ def bounded(matrix: Float[Array, "r r"], *, inverted: bool = False) -> Float[Arr
     values, vectors = lapack.eigh(matrix)
     values = 1 / jnp.maximum(values, NARROWEST) if inverted else values
     return (vectors * jnp.clip(values, NARROWEST, WIDEST)) @ vectors.T
-
-
-def overlap_matrix(value: Any, rank: int, *, key: str) -> Float[np.ndarray, "r r"]:
-    """Q from one number, one a direction, or a matrix; ValueError unless 0 ⪯ Q ≺ I."""
-    accepted = f"expected one number, {rank} numbers or a {rank} × {rank} matrix"
-    try:
-        q = np.asarray(value, np.float64)
-    except (ValueError, TypeError):
-        q = np.full((1, 1, 1), np.nan)
-    shapes = {(): q * np.eye(rank) if q.ndim == 0 else q, (rank,): np.diag(q) if q.ndim == 1 else q}
-    matrix = shapes.get(q.shape, q)
-    require(matrix.shape == (rank, rank), key, value, accepted)
-    require(bool(np.isfinite(matrix).all()), key, value, accepted)
-    require(np.abs(matrix - matrix.T).max() < 1e-9, key, value, "expected a symmetric matrix")
-    values = np.linalg.eigvalsh(matrix)
-    inside = values[0] >= -1e-12 and values[-1] < 1
-    words = f"its eigenvalues are {', '.join(f'{v:.3g}' for v in values)}"
-    require(inside, key, value, f"expected a positive semi-definite overlap below 1; {words}")
-    return matrix
 
 
 def informed_start(

@@ -77,7 +77,7 @@ def line_averages(
     u = jnp.linspace(-6.0, 6.0, extra_nodes, dtype=dtype) if extra else jnp.zeros((1,), dtype)
     weight_u = jnp.exp(-(u**2) / 2)
     grid = jnp.stack(jnp.meshgrid(x, z, u, indexing="ij")).reshape(3, -1)
-    weights = (weight_x[:, None, None] * weight_z[:, None] * weight_u).ravel()
+    weights = (weight_x[:, None, None] * weight_z[None, :, None] * weight_u[None, None]).ravel()
     omega = jnp.sqrt(jnp.maximum(overlap[0, 0], 0) + SMALLEST) * grid[:1]
     h = omega + jnp.sqrt(v) * grid[1:2]
     return _average(channel, overlap, omega, draw(h, grid[2:][:extra]), weights / weights.sum())
@@ -114,7 +114,7 @@ def _average(channel, overlap, omega, y, weights) -> Information:
     def one(chunk):
         omega, y, w = chunk
         out = channel(y, omega, v)
-        score = (w * out.score) @ out.score.T
+        score = (w[None] * out.score) @ out.score.T
         return Information(score, w @ out.log_evidence, w @ channel.predict(omega, v) ** 2)
 
     sums = jax.lax.map(one, (cut(omega), cut(y), weights))

@@ -66,7 +66,16 @@ class Channel(eqx.Module):
 
     @abc.abstractmethod
     def information(self, overlap: Float[Array, "r r"]) -> Information:
-        """The averages at the overlap matrix Q."""
+        """The averages at the overlap matrix Q; at its diagonal where `diagonal_only`."""
+
+    @property
+    def diagonal_only(self) -> bool:
+        """Whether `information` is for a diagonal Q, which the map of such targets keeps so."""
+        return False
+
+    def for_any_overlap(self) -> "Channel":
+        """The channel with an `information` for every Q, slower where it is `diagonal_only`."""
+        return self
 
     def __call__(
         self,

@@ -17,7 +17,7 @@ def given_first(
     h1: Float[Array, " k *batch"],
     log_weights: Float[Array, " k *batch"],
     signs: Float[Array, " k *batch"],
-    omega: Float[Array, "3 *batch"],
+    omega: Float[Array, " three *batch"],
     covariance: Float[Array, "3 3"],
 ) -> Output:
     """The channel Z = Σ_k w_k N(h1_k; ω1, V11) P(sign(h2 h3) = s_k | h1_k).

@@ -1,5 +1,6 @@
 """Channels whose label is a sign of a product of directions: probit, parity, flips, noise."""
 
+import dataclasses
 import itertools
 import math
 
@@ -22,7 +23,7 @@ NODES = {1: 96, 2: 40, 3: 32}
 def sign_output(
     sign: Float[Array, "*batch"], omega: Float[Array, " k *batch"], covariance: Float[Array, "k k"]
 ) -> Output:
-    """The channel of s = sign(h1 ... hk) for k ≤ 3, in closed form but for one integral at k = 3."""
+    """The channel of s = sign(h1 ... hk), k ≤ 3: closed forms, and one integral at k = 3."""
     k = len(omega)
     if k == 1:
         scale = jnp.sqrt(covariance[0, 0])
@@ -63,14 +64,17 @@ def log_probability(
 
 
 class SignProduct(Channel):
-    """y made of s = sign(h1 ... hk): s itself, flipped with probability `flip`, or s + √Δ ξ.
+    """y made of s = sign(h1 ... hk): `scale` · s, flipped with probability `flip`, or plus √Δ ξ.
 
     With `inner_noise` the sign is that of h + √inner_noise ξ (k = 1). P(y|ω) is a mixture over
-    s = ±1 of P(y|s) P(s|ω). `noisy` says whether Δ = `noise` > 0; then labels are numbers.
+    s = ±1 of P(y|s) P(s|ω). `noisy` says whether Δ = `noise` > 0; then labels are numbers. With
+    `full`, averages at k = 3 are right for any Q.
     """
 
     k: int = eqx.field(static=True)
     noisy: bool = eqx.field(static=True, default=False)
+    full: bool = eqx.field(static=True, default=False)
+    scale: float = eqx.field(static=True, default=1.0)
     noise: Float[Array, ""] | float = 0.0
     flip: Float[Array, ""] | float = 0.0
     inner_noise: Float[Array, ""] | float = 0.0
@@ -84,9 +88,9 @@ class SignProduct(Channel):
         s = jnp.asarray([1.0, -1.0], y.dtype).reshape(2, *(1,) * y.ndim)
         if self.noisy:
             noise = jnp.asarray(self.noise, y.dtype)
-            return -((y - s) ** 2) / (2 * noise) - 0.5 * jnp.log(2 * math.pi * noise)
+            return -((y - self.scale * s) ** 2) / (2 * noise) - 0.5 * jnp.log(2 * math.pi * noise)
         flip = jnp.asarray(self.flip, y.dtype)
-        return jnp.log(jnp.where(y * s > 0, 1 - flip, flip))
+        return jnp.log(jnp.where(y * s * self.scale > 0, 1 - flip, flip))
 
     def output(self, prepared, omega, covariance):
         covariance = self._wide(covariance)
@@ -104,14 +108,21 @@ class SignProduct(Channel):
 
     def predict(self, omega, covariance):
         plus = sign_output(jnp.ones_like(omega[0]), omega, self._wide(covariance)).log_evidence
-        return (1 - 2 * jnp.asarray(self.flip, omega.dtype)) * (2 * jnp.exp(plus) - 1)
+        share = self.scale * (1 - 2 * jnp.asarray(self.flip, omega.dtype))
+        return share * (2 * jnp.exp(plus) - 1)
 
     def information(self, overlap):
-        """By tensor rules: over all of ω for k ≤ 2; over a diagonal Q for k = 3, else scattered."""
+        """By tensor rules; at k = 3 over a diagonal Q, or with `full` over scattered points."""
         if self.k < 3:
-            return self._tensor(overlap, sign_output)
-        diagonal = jnp.abs(overlap - jnp.diag(jnp.diag(overlap))).max() == 0
-        return jax.lax.cond(diagonal, self._separable, self._scattered, overlap)
+            return self._tensor(overlap, sign_output, halves=1)
+        return self._scattered(overlap) if self.full else self._separable(overlap)
+
+    @property
+    def diagonal_only(self):
+        return self.k == 3 and not self.full
+
+    def for_any_overlap(self):
+        return dataclasses.replace(self, full=True)
 
     def _outcomes(self, log_s):
         """Labels y_j and their probabilities given those of s = ±1: (j, *batch)."""
@@ -120,7 +131,7 @@ class SignProduct(Channel):
         if self.noisy:
             u = jnp.linspace(-6.0, 6.0, NOISE_NODES, dtype=dtype)
             w = jnp.exp(-(u**2) / 2)
-            y = s[:, None] + jnp.sqrt(jnp.asarray(self.noise, dtype)) * u
+            y = self.scale * s[:, None] + jnp.sqrt(jnp.asarray(self.noise, dtype)) * u
             log_w = jnp.log(w / w.sum()).reshape(column)
             return y.ravel(), jnp.concatenate([log_w + log_s[0], log_w + log_s[1]])
         log_kernel = self.prepare(s)  # (s, y)
@@ -139,20 +150,25 @@ class SignProduct(Channel):
         share = jnp.exp(joint - evidence)  # (s, y, *batch)
         score = (share[None] * scores[:, :, None]).sum(axis=1)  # (k, y, *batch)
         mass = weights * jnp.exp(log_y)
-        mean = (1 - 2 * jnp.asarray(self.flip, weights.dtype)) * -jnp.expm1(log_s[1] + math.log(2))
+        mean = (
+            self.scale
+            * (1 - 2 * jnp.asarray(self.flip, weights.dtype))
+            * -jnp.expm1(log_s[1] + math.log(2))
+        )
         return Information(
             jnp.einsum("y...,iy...,jy...->ij", mass, score, score),
             (mass * evidence).sum(),
             (weights * mean**2).sum(),
         )
 
-    def _tensor(self, overlap, output):
+    def _tensor(self, overlap, output, *, halves):
+        """Over the grid of ω, of which `halves` lines are symmetric: ω_i and −ω_i are alike."""
         v = remaining(overlap)
         nodes = NODES[self.k]
         lines = [graded(nodes, jnp.sqrt(v[i, i])) for i in range(self.k)]
-        # ω and −ω are alike up to the sign of the label: half of the first line will do.
-        half = tuple(2 * a[nodes // 2 :] if i else a[nodes // 2 :] for i, a in enumerate(lines[0]))
-        lines[0] = half
+        for i in range(halves):
+            points, weights = lines[i]
+            lines[i] = points[nodes // 2 :], 2 * weights[nodes // 2 :]
         x = jnp.stack(jnp.meshgrid(*(x for x, _ in lines), indexing="ij"))
         w = jnp.ones((), overlap.dtype)
         for _, line in lines:
@@ -170,13 +186,14 @@ class SignProduct(Channel):
             value = log_probability(sign, omega, scale)
             return Output(value, jax.grad(total)(omega), jnp.zeros(()))
 
-        return self._tensor(jnp.diag(jnp.diag(overlap)), output)
+        # Every sign of every direction alone can be moved into that of the label.
+        return self._tensor(jnp.diag(jnp.diag(overlap)), output, halves=self.k)
 
     def _scattered(self, overlap):
         def draw(h, u):
             sign = jnp.sign(h).prod(axis=0)
             if self.noisy:
-                return sign + jnp.sqrt(jnp.asarray(self.noise, h.dtype)) * u[0]
+                return self.scale * sign + jnp.sqrt(jnp.asarray(self.noise, h.dtype)) * u[0]
             flipped = u[0] < jax.scipy.special.ndtri(jnp.asarray(self.flip, h.dtype))
             return jnp.where(flipped, -sign, sign)
 

@@ -32,6 +32,7 @@ def build(config: DictConfig) -> Experiment:
             **options,
             **{key: values[key] for key in ("d", *SAMPLES, "seeds", "root_seed")},
             vary=_varied(values["vary"]),
+            simulate=values["simulate"],
             save_weights=values["save_weights"],
             name=values["name"],
             config=OmegaConf.to_yaml(config, resolve=True),

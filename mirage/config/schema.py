@@ -18,7 +18,7 @@ from hydra.core.config_store import ConfigStore
 
 from mirage.config.errors import ConfigError
 from mirage.experiments.experiment import GROUPS
-from mirage.experiments.predictions import Theory
+from mirage.experiments.theory import Theory
 from mirage.experiments.search import Search
 from mirage.experiments.tune import Tune
 from mirage.options import Option
@@ -64,6 +64,7 @@ class Config:
     root_seed: int = 0
     compare: Compare = dataclasses.field(default_factory=Compare)
     figure: str = "recovery"
+    simulate: bool = True
     save_weights: bool = False
     plugins: list[str] = dataclasses.field(default_factory=list)
     target: Any = None

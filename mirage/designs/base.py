@@ -59,7 +59,7 @@ class Matrix(eqx.Module):
     def sweep(
         self, function: RowFunction, v: Float[Array, "k d"], data: tuple[Array, ...], memory: Memory
     ) -> tuple[Float[Array, "l d"], Any, Any, Memory]:
-        """G X, sums over rows and what is kept of every row, a tree of arrays `(blocks, ..., size)`.
+        """G X, sums over rows, and what is kept of every row: a tree of `(blocks, ..., size)`.
 
         (G, summed, kept) = function(V Xᵀ, *data) row by row: a forward and a backward product. A
         drawn matrix overrides it to read each block of X once for both.

@@ -84,8 +84,8 @@ class Experiment:
     `group.setting` to the values it takes in turn. Of `alpha` (n/d), `exponent` (n = d^exponent)
     and `n` exactly one is given, or a `search` for the smallest that is enough; it and `d` take
     a number or several. `tune` picks settings of every compared option on seeds of their own
-    first. `theory` adds predictions for d → ∞; with no sample size at all there is nothing but
-    them. Raises ValueError, naming the key, for anything that cannot be run.
+    first. `theory` adds predictions for d → ∞; with no sample size at all, or `simulate` False,
+    there is nothing but them. Raises ValueError, naming the key, for anything that cannot be run.
     """
 
     target: Target | Mapping[str, Target] = Hermite()
@@ -108,6 +108,7 @@ class Experiment:
     first_seed: int = 0
     root_seed: int = 0
     runtime: Runtime = Default()
+    simulate: bool = True
     save_weights: bool = False
     name: str = "recovery"
     config: str = ""
@@ -124,6 +125,12 @@ class Experiment:
         given = [kind for kind in SAMPLES if getattr(self, kind) is not None]
         if self.search is not None:
             given.append("search")
+        require(
+            self.simulate or self.theory is not None,
+            "simulate",
+            self.simulate,
+            "without simulation there is nothing to do but theory: expected one",
+        )
         if len(given) > 1 or (not given and self.theory is None):
             got = " and ".join(given) or "none"
             raise ValueError(
@@ -219,7 +226,8 @@ class Experiment:
     @property
     def simulated(self) -> bool:
         """Whether there are cells to run, and not theory alone."""
-        return self.search is not None or any(getattr(self, kind) is not None for kind in SAMPLES)
+        given = self.search is not None or any(getattr(self, kind) is not None for kind in SAMPLES)
+        return self.simulate and given
 
     @property
     def sample_kind(self) -> str:

@@ -23,6 +23,8 @@ COORDINATES: dict[str, tuple[str, str]] = {
     "n": ("samples", "1"),
     "seed": ("repetition", "1"),
     "step": ("gradient steps", "1"),
+    "direction_2": ("direction of the target's subspace", "1"),
+    "start": ("start of the iteration", "1"),
     "neuron": ("neuron", "1"),
     "other_neuron": ("neuron", "1"),
     "direction": ("direction of the target's subspace", "1"),

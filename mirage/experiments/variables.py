@@ -9,7 +9,9 @@ import numpy as np
 
 from mirage.experiments.execute import Block, Clock
 from mirage.experiments.experiment import Setup
-from mirage.measures import cos_best, population_error, principal_cosines
+from mirage.channels.registry import channel_of
+from mirage.measures import bayes_error, cos_best, population_error, principal_cosines
+from mirage.symmetries import aligned, found_rank
 
 # name → (extra dimensions, long name, units)
 VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -23,6 +25,20 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "overlap": (("neuron", "direction"), "W U^T after the last step", "1"),
     "gram": (("neuron", "other_neuron"), "W W^T after the last step", "1"),
+    "overlap_aligned": (
+        ("neuron", "direction"),
+        "W U^T after the last step, up to the target's symmetries: of the largest trace",
+        "1",
+    ),
+    "rank_found": ((), "singular values of W U^T above 0.1", "1"),
+    "generalisation_error": ((), "error E(f - g)^2 of the posterior mean f(x)", "label^2"),
+    "covariance": (
+        ("neuron", "other_neuron"),
+        "posterior covariance of the directions after the last step",
+        "1",
+    ),
+    "steps_taken": ((), "steps before the algorithm stopped", "1"),
+    "growth_trajectory": (("step", "neuron"), "growth of the iterates in each step", "1"),
     "norm": (("neuron",), "|w| after the last step", "1"),
     "overlap_trajectory": (("step", "neuron", "direction"), "W U^T after each step", "1"),
     "norm_trajectory": (("step", "neuron"), "|w| after each step", "1"),
@@ -42,6 +58,10 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
 }
 
 
+# A direction counts as found where a singular value of W Uᵀ is above this.
+FOUND = 0.1
+
+
 def measured(block: Block, clock: Clock) -> Iterator[tuple[tuple[Any, ...], dict[str, np.ndarray]]]:
     """The variables of every setup of a block, leading axis seeds."""
     start = time.perf_counter()
@@ -53,6 +73,7 @@ def measured(block: Block, clock: Clock) -> Iterator[tuple[tuple[Any, ...], dict
 def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.ndarray]:
     """What is recorded of one setup: its results and the measures that follow from them."""
     values = jax.tree.map(lambda a: a[:, lane], values)
+    values["steps_taken"] = values["steps_taken"].astype(np.float32)
     trajectory = values.pop("trajectory")
     overlap, norm = trajectory["overlap"], trajectory["norm"]
     finite = np.isfinite(norm).all(axis=(1, 2)) & np.isfinite(overlap).all(axis=(1, 2, 3))
@@ -78,6 +99,10 @@ def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.
     if "eigenvalue" in trajectory:
         saved["eigenvalue"] = trajectory["eigenvalue"][:, -1]
         saved["eigenvalue_trajectory"] = trajectory["eigenvalue"]
+    if "growth" in trajectory:
+        saved["growth_trajectory"] = trajectory["growth"]
+    if "covariance" in values:
+        saved |= _estimates(setup, values["overlap"], values["gram"], values["covariance"], finite)
     if "readout_gram" in values:
         values["test_error"] = population_error(
             setup.target,
@@ -92,3 +117,16 @@ def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.
         finite &= np.isfinite(values["test_error"])
         values["test_error"] = np.where(finite, values["test_error"], np.nan)
     return {**values, **saved, "diverged": np.where(finite, 0.0, 1.0)}
+
+
+def _estimates(setup, overlap, gram, covariance, finite) -> dict[str, np.ndarray]:
+    """What is recorded of rows of W that estimate the directions themselves."""
+    error = bayes_error(
+        channel_of(setup.target), setup.target, overlap=overlap, gram=gram, covariance=covariance
+    )
+    rank = found_rank(overlap.astype(np.float64), threshold=FOUND).astype(np.float64)
+    return {
+        "overlap_aligned": aligned(overlap.astype(np.float64), setup.target),
+        "rank_found": np.where(finite, rank, np.nan),
+        "generalisation_error": np.where(finite, error, np.nan),
+    }

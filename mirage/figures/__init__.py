@@ -6,6 +6,7 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
+from mirage.figures.amp_transition import amp_transition
 from mirage.figures.compute import compute
 from mirage.figures.diagnosis import diagnosis as draw_diagnosis
 from mirage.figures.error_surface import error_surface
@@ -16,11 +17,13 @@ from mirage.figures.loss_design import loss_design
 from mirage.figures.minimal_samples import minimal_samples, minimal_samples_vs_steps
 from mirage.figures.recovery import recovery
 from mirage.figures.spectral_transition import spectral_transition
+from mirage.figures.state_evolution import state_evolution
 from mirage.figures.stopping_time import stopping_time
 from mirage.figures.universality import universality
 
 FIGURES = {
     "recovery": recovery,
+    "amp_transition": amp_transition,
     "compute": compute,
     "error_surface": error_surface,
     "finite_size": finite_size,
@@ -30,6 +33,7 @@ FIGURES = {
     "minimal_samples_vs_steps": minimal_samples_vs_steps,
     "gd_vs_power_iteration": gd_vs_power_iteration,
     "spectral_transition": spectral_transition,
+    "state_evolution": state_evolution,
     "stopping_time": stopping_time,
     "universality": universality,
 }

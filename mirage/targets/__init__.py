@@ -2,6 +2,7 @@
 
 from mirage.targets.base import Part, Target
 from mirage.targets.expression import Expression
+from mirage.targets.kernels import FlippedParity, Kernel, Likelihood, Logistic, Poisson
 from mirage.targets.links import Committee, PhaseRetrieval, SingleIndex
 from mirage.targets.quadratic import Quadratic
 from mirage.targets.signs import NoisySign, Parity
@@ -11,12 +12,17 @@ from mirage.targets.sums import Hermite, Polynomial
 __all__ = [
     "Committee",
     "Expression",
+    "FlippedParity",
     "GrandStaircase",
     "Hermite",
+    "Kernel",
+    "Likelihood",
+    "Logistic",
     "NoisySign",
     "Parity",
     "Part",
     "PhaseRetrieval",
+    "Poisson",
     "Polynomial",
     "Quadratic",
     "SingleIndex",

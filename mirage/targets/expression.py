@@ -40,6 +40,10 @@ class Expression(Target):
         names = ("h", *(f"h{i + 1}" for i in range(self.rank)))
         return Formula(self.expr, names=names, key="target.expr")
 
+    def summands(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The text of every summand, with the names it uses."""
+        return self._formula().summands()
+
     def parts(self):
         def part(function, names):
             active = tuple(sorted({0 if n == "h" else int(n[1:]) - 1 for n in names})) or (0,)

@@ -1,0 +1,259 @@
+"""Channels of y = f(h1) + c sign(h1 h2 h3): the staircases."""
+
+import dataclasses
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import erf
+from jaxtyping import Array, Float
+
+from mirage.channels.averages import graded, remaining, scattered_averages
+from mirage.channels.channel import Channel, Information
+from mirage.channels.level_set import (
+    LineLevelSet,
+    double_exponential,
+    line_level_set,
+    normal_rule,
+)
+from mirage.channels.sign_triples import SIDE_NODES, both_sides, given_first
+from mirage.channels.signs import log_probability, sign_output
+from mirage.options import require
+from mirage.targets import Target, evaluation
+
+# Averages: nodes of h1 on each panel, of ω1 given h1, of ω2 and ω3, of the noise, of E[f|ω1].
+PANEL, CENTRES, PAIRS, NOISES, PREDICT = 24, 24, 24, 12, 64
+REACH, MOST_CUTS = 8.0, 256
+# Panels are no wider than this, where the density of h1 is not negligible.
+MORE_CUTS = (-4.6, -2.8, -1.4, 1.4, 2.8, 4.6)
+# Points of the averages at an overlap matrix that is not diagonal.
+COUNT = 2**12
+
+
+class FirstAndSign(Channel):
+    """y = f(h1) + c sign(h1 h2 h3) + √Δ ξ, with c = `scale` and Δ = `noise` (`noisy`: Δ > 0).
+
+    Without noise h1 is one of the few roots of f(h1) = y ∓ c, so that Z is a sum over roots h
+    and s = ±1 of N(h; ω1, V11)/|f'(h)| · P(sign(h2 h3) = s sign(h) | h1 = h); with noise a rule
+    over h1 takes the place of roots. `order` says which directions of the target are h1, h2 and h3.
+    """
+
+    first: LineLevelSet
+    panels: tuple[tuple[float, float], ...] = eqx.field(static=True)
+    scale: float = eqx.field(static=True, default=1.0)
+    order: tuple[int, ...] = eqx.field(static=True, default=(0, 1, 2))
+    noisy: bool = eqx.field(static=True, default=False)
+    noise: Float[Array, ""] | float = 0.0
+    full: bool = eqx.field(static=True, default=False)
+
+    @property
+    def rank(self):
+        return 3
+
+    def _f(self, h):
+        return self.first.target(h[..., None])
+
+    def prepare(self, y):
+        """Roots for s = 1 and −1 and their log weights; the label itself where there is noise."""
+        if self.noisy:
+            return y[None]
+        h1, log_weights = zip(*(self._roots(y, s) for s in (1.0, -1.0)), strict=True)
+        return jnp.concatenate([*h1, *log_weights])
+
+    def _roots(self, y, s):
+        """The roots of f(h1) = y − s c with their log weights −log|f'|, −∞ where there is none."""
+        away, (h1, log_weights) = self.first.roots(y - s * self.scale)
+        other, _ = self.first.roots(y + s * self.scale)
+        # A label that rounding moved off what f can reach belongs to the nearer of the two.
+        rounding = 16 * jnp.finfo(y.dtype).eps * (jnp.abs(y) + abs(self.scale))
+        reached = away <= jnp.minimum(other, rounding)
+        return h1, jnp.where(reached, log_weights, -jnp.inf)
+
+    def _components(self, prepared, omega1, variance):
+        """h1, log weights and s sign(h1), along a leading axis; the weights without N(h1; ω1)."""
+        if not self.noisy:
+            h1, log_weights = jnp.split(prepared, 2)
+            s = jnp.ones_like(h1).at[len(h1) // 2 :].set(-1)
+            return h1, log_weights, s * jnp.where(h1 < 0, -1, 1).astype(h1.dtype)
+        nodes, widths, sides = both_sides(omega1, variance)
+        noise = jnp.asarray(self.noise, nodes.dtype)
+        parts = []
+        for s in (1.0, -1.0):
+            misfit = prepared[0] - self._f(nodes) - s * self.scale
+            log_weights = widths - misfit**2 / (2 * noise) - jnp.log(2 * math.pi * noise) / 2
+            parts.append((nodes, log_weights, s * sides))
+        return tuple(jnp.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
+    def output(self, prepared, omega, covariance):
+        order = np.asarray(self.order)
+        omega, covariance = omega[order], covariance[order][:, order]
+        components = self._components(prepared, omega[0], covariance[0, 0])
+        out = given_first(*components, omega, covariance)
+        back = np.argsort(order)
+        return out._replace(score=out.score[back], curvature=out.curvature[back][:, back])
+
+    def predict(self, omega, covariance):
+        order = np.asarray(self.order)
+        omega, covariance = omega[order], covariance[order][:, order]
+        plus = sign_output(jnp.ones_like(omega[0]), omega, covariance).log_evidence
+        return self._mean(omega[0], covariance[0, 0]) + self.scale * (2 * jnp.exp(plus) - 1)
+
+    def _mean(self, omega1, variance):
+        return self.first.predict(omega1[None], variance[None, None])
+
+    def information(self, overlap):
+        """By tensor rules for a diagonal Q, or with `full` over scattered points."""
+        return self._scattered(overlap) if self.full else self._separable(overlap)
+
+    @property
+    def diagonal_only(self):
+        return not self.full
+
+    def for_any_overlap(self):
+        return dataclasses.replace(self, full=True)
+
+    def _scattered(self, overlap):
+        def draw(h, u):
+            h = h[np.asarray(self.order)]
+            y = self._f(h[0]) + self.scale * jnp.sign(h).prod(axis=0)
+            return y + jnp.sqrt(jnp.asarray(self.noise, y.dtype)) * u[0] if self.noisy else y
+
+        return scattered_averages(self, overlap, draw, extra=int(self.noisy), count=COUNT)
+
+    def _separable(self, overlap):
+        """Z = W₊ P₊ + W₋ P₋, where W depends on (y, ω1) and P₊ = P(h2 h3 > 0) on (ω2, ω3) alone."""
+        order, dtype = np.asarray(self.order), overlap.dtype
+        q = jnp.maximum(jnp.diag(overlap)[order], 0)
+        v = jnp.diag(remaining(overlap))[order]
+        log_pair, slopes, weight_pair = self._pairs(q, v)
+        points, measure = double_exponential(self.panels, PANEL)
+        measure = measure * np.exp(-(points**2) / 2)
+        u, weight_u = normal_rule(CENTRES, 6.0, dtype)
+        noise_u, noise_weight = normal_rule(NOISES, 5.0, dtype)
+        if not self.noisy:
+            noise_u, noise_weight = jnp.zeros((1,), dtype), jnp.ones((1,), dtype)
+        root_noise = jnp.sqrt(jnp.asarray(self.noise, dtype)) if self.noisy else 0.0
+
+        s = jnp.asarray([1.0, -1.0], dtype)[:, None, None]
+
+        def panel(nodes):
+            h, w = nodes  # (PANEL,)
+            omega1 = q[0] * h[:, None] + jnp.sqrt(q[0] * v[0] + 1e-24) * u
+            sign = s * jnp.where(h < 0, -1, 1).astype(dtype)  # (2, 1, PANEL)
+            y = self._f(h) + s * self.scale + root_noise * noise_u[:, None]
+            log_w, ahead = self._sides(y, omega1, v[0])
+            mass = noise_weight[:, None, None] * w[:, None] * weight_u
+            return self._sum(log_w, ahead, mass, sign, log_pair, slopes, weight_pair)
+
+        nodes = (jnp.asarray(points, dtype), jnp.asarray(measure / measure.sum(), dtype))
+        first, second, third, evidence = jax.tree.map(
+            lambda a: a.sum(axis=0), jax.lax.map(panel, nodes)
+        )
+        score = jnp.diag(jnp.stack([first, second, third])[np.argsort(order)])
+        return Information(score, evidence, self._square(q, v, log_pair, weight_pair))
+
+    def _pairs(self, q, v):
+        """log P(h2 h3 ≷ 0) (2, pairs), its slopes in ω2 and ω3 (2, 2, pairs), and weights (pairs,).
+
+        Half the nodes of ω2: both signs turned round at once change nothing.
+        """
+        (x2, w2), (x3, w3) = (graded(PAIRS, jnp.sqrt(v[i])) for i in (1, 2))
+        x2, w2 = x2[PAIRS // 2 :], 2 * w2[PAIRS // 2 :]
+        grid = jnp.stack(jnp.meshgrid(x2, x3, indexing="ij")).reshape(2, -1)
+        omega, scale = jnp.sqrt(q[1:, None] + 1e-24) * grid, jnp.sqrt(v[1:])
+        one = jnp.ones_like(grid[0])
+        log_pair = jnp.stack([log_probability(s * one, omega, scale) for s in (1.0, -1.0)])
+        z = omega / scale[:, None]
+        # In logs: both the density and the probability are far below what a number can hold.
+        log_density = -(z**2) / 2 - math.log(2 * math.pi) / 2
+        sides = jnp.asarray([1.0, -1.0], z.dtype)[:, None, None]
+        slopes = sides * jnp.exp(log_density - log_pair[:, None]) * erf(z[::-1] / math.sqrt(2))
+        return log_pair, slopes / scale[:, None], (w2[:, None] * w3).ravel()
+
+    def _sides(self, y, omega1, variance):
+        """log W₊, log W₋ and the means of (h1 − ω1)/V11 in each, (2, *labels, ω1)."""
+        prepared = self.prepare(y)[..., None]
+        h1, log_weights, signs = self._components(prepared, omega1, variance)
+        ahead = h1 - omega1
+        log_weights = log_weights - ahead**2 / (2 * variance) - jnp.log(2 * math.pi * variance) / 2
+        sides = [jnp.where(signs * s > 0, log_weights, -jnp.inf) for s in (1.0, -1.0)]
+        tops = [jnp.maximum(side.max(axis=0), -1e6) for side in sides]
+        shares = [jnp.exp(side - top) for side, top in zip(sides, tops, strict=True)]
+        totals = [share.sum(axis=0) for share in shares]
+        means = [
+            (share * ahead).sum(axis=0) / jnp.where(total > 0, total, 1) / variance
+            for share, total in zip(shares, totals, strict=True)
+        ]
+        log_w = [
+            jnp.where(total > 0, top + jnp.log(jnp.where(total > 0, total, 1)), -1e6)
+            for top, total in zip(tops, totals, strict=True)
+        ]
+        return jnp.stack(log_w), jnp.stack(means)
+
+    def _sum(self, log_w, ahead, mass, sign, log_pair, slopes, weight_pair):
+        """Weighted sums of g1², g2², g3² and log Z over labels, ω1 and (ω2, ω3)."""
+        joint = log_w[..., None] + log_pair.reshape(2, *(1,) * (log_w.ndim - 1), -1)
+        share = jax.nn.sigmoid(joint[0] - joint[1])  # of h2 h3 > 0, given the label
+        drawn = jnp.exp(jnp.where(sign[..., None, None] > 0, log_pair[0], log_pair[1]))
+        weight = mass[..., None] * drawn * weight_pair
+
+        def total(first, second):
+            return (weight * (second + share * (first - second)) ** 2).sum()
+
+        return (
+            total(ahead[0][..., None], ahead[1][..., None]),
+            total(slopes[0, 0], slopes[1, 0]),
+            total(slopes[0, 1], slopes[1, 1]),
+            (weight * jnp.logaddexp(joint[0], joint[1])).sum(),
+        )
+
+    def _square(self, q, v, log_pair, weight_pair):
+        """E[E[y|ω]²]."""
+        x, w = graded(2 * PREDICT, jnp.sqrt(v[0]))
+        omega1 = jnp.sqrt(q[0] + 1e-24) * x
+        mean = self._mean(omega1, v[0])
+        side = self.scale * erf(omega1 / jnp.sqrt(2 * v[0]))
+        pair = -jnp.expm1(log_pair[1] + math.log(2))  # P₊ − P₋
+        predicted = mean[:, None] + side[:, None] * pair
+        return w @ predicted**2 @ weight_pair
+
+
+def first_and_sign(
+    first: Target, *, scale: float = 1.0, order: tuple[int, ...] = (0, 1, 2), noise: float = 0.0
+) -> FirstAndSign:
+    """The channel of f(h1) + scale · sign(h1 h2 h3) + √noise ξ, with a noiseless f of rank 1.
+
+    ValueError where the noise is too small for the rule over h1 that takes the place of roots.
+    """
+    line = line_level_set(first)
+    if noise > 0:
+        h = np.random.default_rng(0).standard_normal((2**12, 1))
+        slope = float(np.sqrt(np.nanmean(evaluation.gradients(first, h) ** 2)))
+        least = (slope * 8 / SIDE_NODES) ** 2
+        words = f"expected 0, or at least {least:.2g}: less is not resolved"
+        require(noise >= least, "target.noise", noise, words)
+    return FirstAndSign(line, _panels(line, scale), scale, order, noise > 0, noise)
+
+
+def _panels(line: LineLevelSet, scale: float) -> tuple[tuple[float, float], ...]:
+    """[−REACH, REACH] cut where roots of f(h) = y ± c appear or vanish, and at 0.
+
+    The right half alone where f is even: turning round h1 and h2 then changes nothing.
+    """
+    branches = line.double.branches
+    extremes = [v for b in branches for x, v in ((b[0], b[2]), (b[1], b[3])) if abs(x) < REACH]
+    levels = np.array([v + k * scale for v in extremes for k in (-2.0, 0.0, 2.0)])
+    cuts = {0.0, -REACH, REACH, *(x for b in branches for x in b[:2] if abs(x) < REACH)}
+    if len(levels) and len(levels) * len(branches) < MOST_CUTS:
+        with jax.enable_x64(True):
+            _, (roots, log_weights) = line.roots(jnp.asarray(levels))
+            found = np.asarray(roots)[np.isfinite(np.asarray(log_weights))]
+            cuts |= {float(x) for x in found if abs(x) < REACH}
+    cuts |= {x for x in MORE_CUTS if min(abs(x - cut) for cut in cuts) > 0.4}
+    h = np.linspace(0, REACH, 1001)[1:, None]
+    even = np.allclose(evaluation.values(line.target, h), evaluation.values(line.target, -h))
+    places = np.array(sorted(x for x in cuts if not even or x >= 0))
+    places = places[np.diff(places, prepend=-np.inf) > 1e-6]
+    return tuple(zip(places[:-1].tolist(), places[1:].tolist(), strict=True))
