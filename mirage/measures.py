@@ -162,8 +162,9 @@ def bayes_error(
 ) -> Float[np.ndarray, " cells"]:
     """E(f − g)² for f(x) = E[g(h) | h ~ N(Ûx, C)], a number a cell.
 
-    With M = Û Uᵀ and Q = Û Ûᵀ, ω = Û x is N(0, Q) and h | ω is N(Mᵀ Q⁻¹ ω, I − Mᵀ Q⁻¹ M): an average
-    over ω alone, with E[g | ω] from the channel at both beliefs. NaN where a cell is not finite.
+    With M = Û Uᵀ and Q = Û Ûᵀ, ω = Û x is N(0, Q) and h | ω is N(Mᵀ Q⁻¹ ω, I − Mᵀ Q⁻¹ M): an
+    average over ω alone, with E[g | ω] from the channel at both beliefs. NaN where a cell is not
+    finite.
     """
     r = target.rank
     if r == 1:

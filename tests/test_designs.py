@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from tables import ALGORITHMS, DESIGNS, label, samples
+from tables import ALGORITHMS, DESIGNS, label, samples, target_for
 
 from mirage.activations import Cos
 from mirage.algorithms import LayerwiseGd, PowerIteration, draw_problem, train
@@ -17,7 +17,6 @@ from mirage.inputs import Gaussian
 from mirage.losses import Huber
 from mirage.measures import cos_best
 from mirage.network import TwoLayer
-from mirage.targets import Hermite
 
 
 def matrix(design, seed=0, *, n, d, right=64, left=64, n_max=None, inputs=Gaussian()):  # noqa: B008
@@ -126,13 +125,13 @@ def test_dense_rows_for_a_smaller_n_are_the_first_for_a_larger_one():
 
 def gd_problem(design, seed, *, n, d, algorithm, network=None, wrap=lambda x: x):
     network = network or TwoLayer()
-    right, left = algorithm.queries(network)
+    right, left = algorithm.queries(network, 2)
     x = matrix(design, seed, n=n, d=d, right=right + 2, left=left)
     return draw_problem(
         jax.random.fold_in(jax.random.key(5), seed),
         wrap(x),
         jnp.eye(2, d),
-        Hermite(),
+        target_for(algorithm),
         loss=Huber(),
         activation=Cos(),
         network=network,
@@ -186,7 +185,7 @@ def test_algorithms_ask_exactly_as_many_columns_as_they_say(algorithm):
     problem, memory = gd_problem(
         Deferred(), 0, n=500, d=200, algorithm=algorithm, wrap=lambda x: Counted(x.rows, x)
     )
-    right, left = algorithm.queries(TwoLayer())
+    right, left = algorithm.queries(TwoLayer(), 2)
     state = algorithm.init(jax.random.key(0), problem, memory)
     state, _ = jax.lax.scan(
         lambda s, _: (algorithm.step(s, problem), None), state, None, length=algorithm.steps

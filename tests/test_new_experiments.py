@@ -56,7 +56,7 @@ def test_the_two_are_those_that_run_alone():
 
 def test_it_asks_what_both_ask_and_refuses_what_both_refuse():
     algorithm, network = GdAndPowerIteration(steps=5), TwoLayer(width=6)
-    assert algorithm.queries(network) == (60, 60)
+    assert algorithm.queries(network, 2) == (60, 60)
     for key, value in {"steps": -1, "step_size": 0.0, "weight_decay": -1.0}.items():
         with pytest.raises(ValueError, match=rf"algorithm\.{key}={value}"):
             GdAndPowerIteration(**{key: value})

@@ -177,7 +177,7 @@ def bounded(matrix: Float[Array, "r r"], *, inverted: bool = False) -> Float[Arr
     """A covariance, or the inverse of one, with eigenvalues between `NARROWEST` and `WIDEST`."""
     values, vectors = lapack.eigh(matrix)
     values = 1 / jnp.maximum(values, NARROWEST) if inverted else values
-    return (vectors * jnp.clip(values, NARROWEST, WIDEST)) @ vectors.T
+    return (vectors * jnp.clip(values, NARROWEST, WIDEST)[None]) @ vectors.T
 
 
 def informed_start(

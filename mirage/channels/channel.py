@@ -105,10 +105,10 @@ def mixture(
     """The channel Z = Σ_k Z_k from log Z_k and its derivatives; a weight of −∞ is no component."""
     top = jax.lax.stop_gradient(log_weights.max(axis=0))
     top = jnp.where(jnp.isfinite(top), top, 0)
-    weights = jnp.exp(log_weights - top)
+    weights = jnp.exp(log_weights - top[None])
     total = weights.sum(axis=0)
-    share = weights / total
+    share = (weights / total[None])[None]
     score = (share * scores).sum(axis=1)
     outer = scores[:, None] * scores[None]
-    curvature = (share * (curvatures + outer)).sum(axis=2) - score[:, None] * score[None]
+    curvature = (share[None] * (curvatures + outer)).sum(axis=2) - score[:, None] * score[None]
     return Output(top + jnp.log(total), score, curvature)

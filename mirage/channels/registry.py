@@ -3,6 +3,7 @@
 import functools
 import re
 
+import jax
 import numpy as np
 
 from mirage.channels.channel import Channel
@@ -30,10 +31,12 @@ POINTS = 4096
 
 def channel_of(target: Target) -> Channel:
     """The channel of a target, kept for the last few; ValueError says why there is none."""
-    try:
-        return _kept(target)
-    except TypeError:  # a target with arrays among its settings has no hash
-        return make_channel(target)
+    # Channels look at values of the target, also where one is made inside a compiled function.
+    with jax.ensure_compile_time_eval():
+        try:
+            return _kept(target)
+        except TypeError:  # a target with arrays among its settings has no hash
+            return make_channel(target)
 
 
 @functools.lru_cache(maxsize=32)

@@ -33,16 +33,17 @@ def same_sign(
     `second` is (aa, ab, bb).
     """
     dtype = a.dtype
-    rho = jnp.clip(correlation, -1 + APART, 1 - APART)
+    rho = jnp.broadcast_to(jnp.clip(correlation, -1 + APART, 1 - APART), a.shape)
     s = jnp.sqrt((1 - rho) * (1 + rho))
     apart = jnp.logaddexp(log_ndtr(a) + log_ndtr(b), log_ndtr(-a) + log_ndtr(-b))
     x, w = np.polynomial.legendre.leggauss(NODES)
     points = jnp.asarray((x + 1) / 2, dtype).reshape(-1, *(1,) * a.ndim)
     weights = jnp.asarray(w / (2 * math.pi), dtype).reshape(points.shape)
-    t = points * jnp.arcsin(rho)
-    exponent = -(a**2 + b**2 - 2 * a * b * jnp.sin(t)) / (2 * jnp.cos(t) ** 2)
+    t = points * jnp.arcsin(rho)[None]
+    squares, product = (a**2 + b**2)[None], (2 * a * b)[None]
+    exponent = -(squares - product * jnp.sin(t)) / (2 * jnp.cos(t) ** 2)
     # Where P is large the integral is small; the bound keeps what cannot matter from overflowing.
-    together = jnp.exp(jnp.minimum(exponent - apart, 80.0))
+    together = jnp.exp(jnp.minimum(exponent - apart[None], 80.0))
     ratio = jnp.arcsin(rho) * (weights * together).sum(axis=0)
     smallest = 100 * float(jnp.finfo(dtype).eps)
     log_p = apart + jnp.log(jnp.maximum(1 + ratio, smallest))

@@ -28,8 +28,8 @@ def given_first(
     v = covariance[0, 0]
     c = covariance[1:, 0] / v
     rest = covariance[1:, 1:] - v * c[:, None] * c[None]
-    ahead = h1 - omega[0]
-    means = omega[1:, None] + c.reshape(2, *(1,) * h1.ndim) * ahead
+    ahead = h1 - omega[0][None]
+    means = omega[1:, None] + c.reshape(2, *(1,) * h1.ndim) * ahead[None]
     log_pair, inner, bend = pair_output(signs, means, rest)
     # The chain rule through the conditional mean: ∂/∂ω1 = (h1 − ω1)/V11 − c · ∂/∂ω_23.
     score = jnp.concatenate([(ahead / v - jnp.tensordot(c, inner, axes=1))[None], inner])
@@ -65,7 +65,7 @@ def both_sides(
         begin = jnp.maximum(near, -REACH)
         # Far from the belief its tail falls off within 1/begin.
         end = jnp.maximum(begin, 0) + REACH / (1 + jnp.maximum(begin, 0) / 4)
-        nodes.append(omega + sign * s * (begin + (end - begin) * points))
-        widths.append(jnp.log(s * (end - begin)) + jnp.log(weights))
+        nodes.append((omega + sign * s * begin)[None] + sign * s * (end - begin)[None] * points)
+        widths.append(jnp.log(s * (end - begin))[None] + jnp.log(weights))
         signs.append(jnp.full_like(nodes[-1], sign))
-    return tuple(jnp.concatenate(arrays) for arrays in (nodes, widths, signs))
+    return jnp.concatenate(nodes), jnp.concatenate(widths), jnp.concatenate(signs)

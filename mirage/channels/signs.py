@@ -35,7 +35,7 @@ def sign_output(
     if k == 2:
         return Output(*pair_output(sign, omega, covariance))
     h1, widths, sides = both_sides(omega[0], covariance[0, 0])
-    return given_first(h1, widths, sign * sides, omega, covariance)
+    return given_first(h1, widths, sign[None] * sides, omega, covariance)
 
 
 def log_probability(
@@ -88,9 +88,11 @@ class SignProduct(Channel):
         s = jnp.asarray([1.0, -1.0], y.dtype).reshape(2, *(1,) * y.ndim)
         if self.noisy:
             noise = jnp.asarray(self.noise, y.dtype)
-            return -((y - self.scale * s) ** 2) / (2 * noise) - 0.5 * jnp.log(2 * math.pi * noise)
+            return -((y[None] - self.scale * s) ** 2) / (2 * noise) - 0.5 * jnp.log(
+                2 * math.pi * noise
+            )
         flip = jnp.asarray(self.flip, y.dtype)
-        return jnp.log(jnp.where(y * s * self.scale > 0, 1 - flip, flip))
+        return jnp.log(jnp.where(y[None] * s * self.scale > 0, 1 - flip, flip))
 
     def output(self, prepared, omega, covariance):
         covariance = self._wide(covariance)
@@ -131,9 +133,9 @@ class SignProduct(Channel):
         if self.noisy:
             u = jnp.linspace(-6.0, 6.0, NOISE_NODES, dtype=dtype)
             w = jnp.exp(-(u**2) / 2)
-            y = self.scale * s[:, None] + jnp.sqrt(jnp.asarray(self.noise, dtype)) * u
+            y = self.scale * s[:, None] + jnp.sqrt(jnp.asarray(self.noise, dtype)) * u[None]
             log_w = jnp.log(w / w.sum()).reshape(column)
-            return y.ravel(), jnp.concatenate([log_w + log_s[0], log_w + log_s[1]])
+            return y.ravel(), jnp.concatenate([log_w + log_s[:1], log_w + log_s[1:]])
         log_kernel = self.prepare(s)  # (s, y)
         log_y = jax.nn.logsumexp(
             log_kernel.reshape(2, 2, *(1,) * (log_s.ndim - 1)) + log_s[:, None], axis=0
@@ -147,9 +149,9 @@ class SignProduct(Channel):
         log_kernel = log_kernel.reshape(*log_kernel.shape, *(1,) * (log_s.ndim - 1))
         joint = log_kernel + log_s[:, None]
         evidence = jax.nn.logsumexp(joint, axis=0)
-        share = jnp.exp(joint - evidence)  # (s, y, *batch)
+        share = jnp.exp(joint - evidence[None])  # (s, y, *batch)
         score = (share[None] * scores[:, :, None]).sum(axis=1)  # (k, y, *batch)
-        mass = weights * jnp.exp(log_y)
+        mass = weights[None] * jnp.exp(log_y)
         mean = (
             self.scale
             * (1 - 2 * jnp.asarray(self.flip, weights.dtype))
@@ -172,7 +174,7 @@ class SignProduct(Channel):
         x = jnp.stack(jnp.meshgrid(*(x for x, _ in lines), indexing="ij"))
         w = jnp.ones((), overlap.dtype)
         for _, line in lines:
-            w = w[..., None] * line
+            w = w[..., None] * line.reshape(*(1,) * w.ndim, -1)
         omega = jnp.tensordot(symmetric_root(overlap), x, axes=1)
         sides = [output(jnp.full_like(w, s), omega, self._wide(v)) for s in (1.0, -1.0)]
         log_s = jnp.stack([side.log_evidence for side in sides])

@@ -81,7 +81,7 @@ class FirstAndSign(Channel):
         noise = jnp.asarray(self.noise, nodes.dtype)
         parts = []
         for s in (1.0, -1.0):
-            misfit = prepared[0] - self._f(nodes) - s * self.scale
+            misfit = prepared[:1] - self._f(nodes) - s * self.scale
             log_weights = widths - misfit**2 / (2 * noise) - jnp.log(2 * math.pi * noise) / 2
             parts.append((nodes, log_weights, s * sides))
         return tuple(jnp.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -89,8 +89,8 @@ class FirstAndSign(Channel):
     def output(self, prepared, omega, covariance):
         order = np.asarray(self.order)
         omega, covariance = omega[order], covariance[order][:, order]
-        components = self._components(prepared, omega[0], covariance[0, 0])
-        out = given_first(*components, omega, covariance)
+        h1, log_weights, signs = self._components(prepared, omega[0], covariance[0, 0])
+        out = given_first(h1, log_weights, signs, omega, covariance)
         back = np.argsort(order)
         return out._replace(score=out.score[back], curvature=out.curvature[back][:, back])
 
@@ -140,11 +140,11 @@ class FirstAndSign(Channel):
 
         def panel(nodes):
             h, w = nodes  # (PANEL,)
-            omega1 = q[0] * h[:, None] + jnp.sqrt(q[0] * v[0] + 1e-24) * u
-            sign = s * jnp.where(h < 0, -1, 1).astype(dtype)  # (2, 1, PANEL)
-            y = self._f(h) + s * self.scale + root_noise * noise_u[:, None]
-            log_w, ahead = self._sides(y, omega1, v[0])
-            mass = noise_weight[:, None, None] * w[:, None] * weight_u
+            omega1 = q[0] * h[:, None] + jnp.sqrt(q[0] * v[0] + 1e-24) * u[None]
+            sign = s * jnp.where(h < 0, -1, 1).astype(dtype)[None, None]  # (2, 1, PANEL)
+            y = self._f(h)[None, None] + s * self.scale + root_noise * noise_u[None, :, None]
+            log_w, ahead = self._sides(y, omega1[None, None], v[0])
+            mass = noise_weight[:, None, None] * w[None, :, None] * weight_u[None, None]
             return self._sum(log_w, ahead, mass, sign, log_pair, slopes, weight_pair)
 
         nodes = (jnp.asarray(points, dtype), jnp.asarray(measure / measure.sum(), dtype))
@@ -169,18 +169,19 @@ class FirstAndSign(Channel):
         # In logs: both the density and the probability are far below what a number can hold.
         log_density = -(z**2) / 2 - math.log(2 * math.pi) / 2
         sides = jnp.asarray([1.0, -1.0], z.dtype)[:, None, None]
-        slopes = sides * jnp.exp(log_density - log_pair[:, None]) * erf(z[::-1] / math.sqrt(2))
-        return log_pair, slopes / scale[:, None], (w2[:, None] * w3).ravel()
+        slopes = sides * jnp.exp(log_density[None] - log_pair[:, None])
+        slopes = slopes * erf(z[::-1] / math.sqrt(2))[None] / scale[None, :, None]
+        return log_pair, slopes, (w2[:, None] * w3[None]).ravel()
 
     def _sides(self, y, omega1, variance):
         """log W₊, log W₋ and the means of (h1 − ω1)/V11 in each, (2, *labels, ω1)."""
         prepared = self.prepare(y)[..., None]
         h1, log_weights, signs = self._components(prepared, omega1, variance)
-        ahead = h1 - omega1
+        ahead = h1 - omega1[None]
         log_weights = log_weights - ahead**2 / (2 * variance) - jnp.log(2 * math.pi * variance) / 2
         sides = [jnp.where(signs * s > 0, log_weights, -jnp.inf) for s in (1.0, -1.0)]
         tops = [jnp.maximum(side.max(axis=0), -1e6) for side in sides]
-        shares = [jnp.exp(side - top) for side, top in zip(sides, tops, strict=True)]
+        shares = [jnp.exp(side - top[None]) for side, top in zip(sides, tops, strict=True)]
         totals = [share.sum(axis=0) for share in shares]
         means = [
             (share * ahead).sum(axis=0) / jnp.where(total > 0, total, 1) / variance
@@ -196,16 +197,18 @@ class FirstAndSign(Channel):
         """Weighted sums of g1², g2², g3² and log Z over labels, ω1 and (ω2, ω3)."""
         joint = log_w[..., None] + log_pair.reshape(2, *(1,) * (log_w.ndim - 1), -1)
         share = jax.nn.sigmoid(joint[0] - joint[1])  # of h2 h3 > 0, given the label
-        drawn = jnp.exp(jnp.where(sign[..., None, None] > 0, log_pair[0], log_pair[1]))
-        weight = mass[..., None] * drawn * weight_pair
+        line = (*(1,) * (log_w.ndim - 1), -1)
+        pair = [log.reshape(line) for log in log_pair]
+        drawn = jnp.exp(jnp.where(sign[..., None, None] > 0, *pair))
+        weight = mass[None, ..., None] * drawn * weight_pair.reshape(line)
 
         def total(first, second):
             return (weight * (second + share * (first - second)) ** 2).sum()
 
         return (
             total(ahead[0][..., None], ahead[1][..., None]),
-            total(slopes[0, 0], slopes[1, 0]),
-            total(slopes[0, 1], slopes[1, 1]),
+            total(*(slope.reshape(line) for slope in slopes[:, 0])),
+            total(*(slope.reshape(line) for slope in slopes[:, 1])),
             (weight * jnp.logaddexp(joint[0], joint[1])).sum(),
         )
 
@@ -216,7 +219,7 @@ class FirstAndSign(Channel):
         mean = self._mean(omega1, v[0])
         side = self.scale * erf(omega1 / jnp.sqrt(2 * v[0]))
         pair = -jnp.expm1(log_pair[1] + math.log(2))  # P₊ − P₋
-        predicted = mean[:, None] + side[:, None] * pair
+        predicted = mean[:, None] + side[:, None] * pair[None]
         return w @ predicted**2 @ weight_pair
 
 

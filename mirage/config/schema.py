@@ -18,8 +18,8 @@ from hydra.core.config_store import ConfigStore
 
 from mirage.config.errors import ConfigError
 from mirage.experiments.experiment import GROUPS
-from mirage.experiments.theory import Theory
 from mirage.experiments.search import Search
+from mirage.experiments.theory import Theory
 from mirage.experiments.tune import Tune
 from mirage.options import Option
 from mirage.runtime import Runtime

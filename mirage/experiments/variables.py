@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from mirage.channels.registry import channel_of
 from mirage.experiments.execute import Block, Clock
 from mirage.experiments.experiment import Setup
-from mirage.channels.registry import channel_of
 from mirage.measures import bayes_error, cos_best, population_error, principal_cosines
 from mirage.symmetries import aligned, found_rank
 
