@@ -111,6 +111,7 @@ def test_it_stops_when_it_has_settled():
     assert (np.abs(results.overlap) > 0.99).all()
 
 
+@pytest.mark.slow
 def test_growth_of_the_linearised_iteration_is_alpha_over_alpha_c():
     results = run(PhaseRetrieval(), LinearisedAmp(steps=30), d=500, alpha=[0.25, 2.0], seeds=4)
     growth = results.growth_trajectory.isel(step=-1, neuron=0).median("seed").values[0]
@@ -120,6 +121,7 @@ def test_growth_of_the_linearised_iteration_is_alpha_over_alpha_c():
     assert found[1] > 0.8 > 0.35 > found[0]
 
 
+@pytest.mark.slow
 def test_seeds_that_diverge_are_flagged_and_the_others_kept():
     results = run(Parity(), Amp(start="random", steps=60), d=120, alpha=[2.0, 7.0], seeds=6)
     lost = results.diverged.values[0]
@@ -130,6 +132,7 @@ def test_seeds_that_diverge_are_flagged_and_the_others_kept():
     assert np.isfinite(results.overlap.values[0, 0]).all()
 
 
+@pytest.mark.slow
 def test_a_target_of_a_users_own_works_with_noise():
     target = Expression("h**2*exp(-h**2/4)", noise=0.1)
     results = run(

@@ -18,6 +18,9 @@ from mirage.theory.bayes_optimal import (
 )
 from mirage.theory.state_evolution import averages, curve, mapped, settled, start_of
 
+# Compilations of many channels: with the long checks.
+pytestmark = pytest.mark.slow
+
 PARITY, TRIPLE = SignProduct(2), SignProduct(3)
 PROBIT = SignProduct(1, inner_noise=0.5)
 TILTED = np.array([[0.4, 0.15], [0.15, 0.3]])

@@ -16,6 +16,9 @@ from mirage.channels.channel import posterior
 from mirage.channels.level_set import interval_output, line_level_set, plane_level_set
 from mirage.targets import Committee, Expression, NoisySign, Parity, PhaseRetrieval, SingleIndex
 
+# Compilations of many channels: with the long checks.
+pytestmark = pytest.mark.slow
+
 COUNT = 100
 LINES = [
     PhaseRetrieval(),

@@ -25,6 +25,9 @@ from mirage.targets import (
     SingleIndex,
 )
 
+# Compilations of many channels: with the long checks.
+pytestmark = pytest.mark.slow
+
 # With g in numpy (None for a kernel) and labels that are neither likely nor out of reach, for a
 # wide belief around 0.4 and for a narrow one.
 LINES = [
