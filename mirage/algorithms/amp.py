@@ -117,8 +117,10 @@ class Amp(WithChannel):
             pull, state.weights, (state.prepared, state.scores), state.memory
         )
         a = -(curvature + curvature.T) / (2 * d)
-        covariance = bounded(jnp.eye(r, dtype=a.dtype) + a, inverted=True)
-        weights = covariance @ (product / d + a @ state.weights)
+        # Û takes the inverse as it is: the floor is for the belief that the channel is asked with.
+        inverse = bounded(jnp.eye(r, dtype=a.dtype) + a, inverted=True)
+        weights = inverse @ (product / d + a @ state.weights)
+        covariance = bounded(inverse)
         weights = (1 - keep) * weights + keep * state.weights
         covariance = (1 - keep) * covariance + keep * state.covariance
         length = jnp.linalg.norm(weights, axis=1)
@@ -174,10 +176,13 @@ def rotations(r: int) -> Float[np.ndarray, "count r r"]:
 
 
 def bounded(matrix: Float[Array, "r r"], *, inverted: bool = False) -> Float[Array, "r r"]:
-    """A covariance, or the inverse of one, with eigenvalues between `NARROWEST` and `WIDEST`."""
+    """A covariance with eigenvalues from `NARROWEST` to `WIDEST`; or an inverse, up to `WIDEST`."""
     values, vectors = lapack.eigh(matrix)
-    values = 1 / jnp.maximum(values, NARROWEST) if inverted else values
-    return (vectors * jnp.clip(values, NARROWEST, WIDEST)[None]) @ vectors.T
+    if inverted:
+        values = jnp.minimum(1 / jnp.maximum(values, NARROWEST), WIDEST)
+    else:
+        values = jnp.clip(values, NARROWEST, WIDEST)
+    return (vectors * values[None]) @ vectors.T
 
 
 def informed_start(

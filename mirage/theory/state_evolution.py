@@ -186,7 +186,8 @@ def settled(
     """`fixed_point` through `mapped`: nothing new to compile, and nothing to differentiate.
 
     A Q that is negligible and shrinks has settled, however slowly it goes to 0. Eigenvalues that
-    are negligible, or all but 1, are made 0 or 1 (`cleaned`).
+    are negligible, or all but 1, are made 0 or 1 (`cleaned`). Where the averages are not finite
+    Q stays at the last that was, and has not converged.
     """
     with jax.enable_x64(True):
         at = jnp.asarray(alpha, np.float64)
@@ -200,6 +201,8 @@ def settled(
                 break
             second = (first + np.asarray(mapped(channel, jnp.asarray(first), at)[0])) / 2
             new = np.asarray(carried_on(*map(jnp.asarray, (overlap, first, second))))
+            if not np.isfinite(new).all():
+                break
             change, overlap = np.abs(new - overlap).max(), new
             if change < tolerance:
                 converged = True
