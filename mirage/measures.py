@@ -26,10 +26,12 @@ def cos_best(
 ) -> Float[np.ndarray, "*batch"]:
     """max_j ‖U w_j‖/‖w_j‖: how much of the best neuron lies in the target's subspace, in [0, 1].
 
-    NaN where a neuron is not finite.
+    NaN where a neuron is not finite; a neuron that has vanished has found nothing, 0.
     """
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        cosines = np.linalg.norm(overlap.astype(np.float64), axis=-1) / norm
+    inside = np.linalg.norm(overlap.astype(np.float64), axis=-1)
+    norm = norm.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        cosines = np.divide(inside, norm, out=np.zeros_like(inside), where=norm != 0)
     return np.asarray(np.minimum(cosines, 1.0).max(axis=-1))
 
 

@@ -4,6 +4,7 @@ import os
 import tempfile
 
 import jax
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -16,6 +17,20 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("mirage", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("mirage")
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Most of a test's time is compilation: with few of XLA's passes it is a third shorter.
+
+    Simulations that run for long, and tests about bits, compile as users do.
+    """
+    simulates = any(item.iter_markers("slow")) and item.module.__name__ not in COMPILING
+    as_users = simulates or any(item.iter_markers("optimised"))
+    jax.config.update("jax_disable_most_optimizations", not as_users)
+
+
+# Modules whose slow tests compile for long and run for short.
+COMPILING = ["test_sign_channels", "test_level_set_channels", "test_quadrature_channel"]
 CHECKED = (
     "activations algorithms designs expressions figures gaussian hermite inputs losses "
     "measures network targets trigonometry"

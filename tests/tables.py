@@ -32,7 +32,16 @@ LOSSES = [loss for loss in _own(Loss) if loss.name() != "optimal"]
 ACTIVATIONS = [*_own(Activation), Activation.options()["hermite"](degree=5)]
 # Message passing moves r² columns a step, and stops when it has settled: a few steps are enough.
 _AMP = pytest.param(Amp(steps=6, start_steps=4), marks=pytest.mark.slow)
-ALGORITHMS = [_AMP if a.name() == "amp" else a for a in _own(Algorithm)]
+# What compiles longest, and does what others do too: among the slow tests.
+_LATE = ("linearised_amp", "first_layer_gd", "gd_and_power_iteration")
+ALGORITHMS = [
+    _AMP
+    if a.name() == "amp"
+    else pytest.param(a, marks=pytest.mark.slow)
+    if a.name() in _LATE
+    else a
+    for a in _own(Algorithm)
+]
 DESIGNS = _own(Design)
 # For what compiles long: the stored design at once, the others among the slow tests.
 SLOW_BUT_DENSE = [

@@ -9,6 +9,7 @@ from matplotlib.legend import Legend
 
 from mirage import figures
 from mirage.figures.amp_transition import amp_transition, classes, largest
+from mirage.figures.networks_vs_amp import networks_vs_amp
 from mirage.figures.state_evolution import state_evolution
 from mirage.figures.thresholds import alike, diagonal
 
@@ -284,3 +285,53 @@ def test_both_are_found_by_name_and_written(theory, simulated, tmp_path):
     figures.write(figures.draw(theory, "state_evolution"), tmp_path, "state_evolution")
     figures.write(figures.draw(simulated, "amp_transition"), tmp_path, "amp_transition")
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_directions_that_are_found_later_have_lines_of_their_own(theory):
+    found = ("direction", [0.6, 2.4, 2.4])
+    figure = state_evolution(theory.assign(alpha_found=found))
+    assert r"$\alpha_{2,3}$" in words(figure.axes[0])
+    none = state_evolution(theory.assign(alpha_found=("direction", [0.6, 0.6, np.inf])))
+    assert not any("alpha_{" in word for word in words(none.axes[0]))
+
+
+@pytest.fixture
+def beside(simulated):
+    """Layer-wise GD with two losses and AMP, which has no use for the loss."""
+    rng = np.random.default_rng(1)
+    cells = simulated[["generalisation_error"]].squeeze("d").expand_dims(d=[500])
+    shape = (2, 2, *cells.generalisation_error.shape)
+    cosine, amp = rng.uniform(size=shape), rng.uniform(size=shape[2:])
+    cosine[:, 1] = amp
+    error, best = 2 * cosine, np.full(shape, np.nan)
+    error[:, 1] = np.nan
+    best[:, 1] = 3 * amp
+    dims = ("loss", "algorithm", "d", "alpha", "seed")
+    names = {"cos_best": cosine, "test_error": error, "generalisation_error": best}
+    cells = xr.Dataset(
+        {name: (dims, values) for name, values in names.items()},
+        {"loss": ["mse", "huber"], "algorithm": ["layerwise_gd", "amp"]},
+    ).assign_coords({dim: cells[dim] for dim in dims[2:]})
+    predicted = [name for name in simulated if str(name).endswith("_predicted")]
+    return xr.merge([cells, simulated[predicted]]).assign(BOUNDS)
+
+
+def test_networks_stand_beside_amp_and_theory(beside):
+    figure = networks_vs_amp(beside)
+    left, right = figure.axes
+    lines = {line.get_label(): line for line in left.lines}
+    for loss in ("mse", "huber"):
+        median = beside.cos_best.sel(loss=loss, algorithm="layerwise_gd").median("seed").squeeze()
+        np.testing.assert_allclose(lines[f"{loss}, layerwise gd, d = 500"].get_ydata(), median)
+    # AMP is the same for both losses: one curve.
+    assert sum("amp" in label for label in lines) == 1
+    q = beside.overlap_predicted.sel(start="uninformed").values[:, [0, 1, 2], [0, 1, 2]]
+    np.testing.assert_allclose(lines["AMP, d → ∞"].get_ydata(), np.sqrt(q.max(axis=1)), atol=1e-6)
+    errors = {line.get_label(): line for line in right.lines}
+    median = beside.generalisation_error.sel(loss="mse", algorithm="amp").median("seed").squeeze()
+    np.testing.assert_allclose(errors["amp, d = 500"].get_ydata(), median)
+
+
+def test_networks_vs_amp_needs_cells_along_alpha(theory):
+    with pytest.raises(ValueError, match="expected simulated cells along alpha"):
+        networks_vs_amp(theory)

@@ -66,6 +66,7 @@ def test_rows_fold_map_mean_and_gram_see_the_first_count_rows_alone(count, spare
     np.testing.assert_allclose(gram, (kept**2).T @ kept**2, rtol=1e-4)
 
 
+@pytest.mark.optimised
 def test_sums_over_rows_keep_their_bits_whatever_the_capacity():
     values = np.random.default_rng(0).normal(size=(40, 1, 64)).astype(np.float32)
     few, many = (Rows.of(700, capacity=c, size=64) for c in (700, 2560))

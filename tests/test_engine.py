@@ -176,6 +176,7 @@ def test_costs_are_saved_with_every_result():
     assert r == results.sizes["direction"]
 
 
+@pytest.mark.optimised
 def test_varied_settings_are_numeric_dimensions_and_cells_keep_their_bits():
     rates = {"algorithm.step_size": [0.5, 2.0], "network.initial_norm": [1e-4, 1e-3]}
     varied = run(vary=rates, loss={"mse": Mse(), "huber": Huber()})

@@ -1,5 +1,6 @@
 """The grid: which cells, the same bits wherever they are run, what is stored."""
 
+import functools
 import json
 from fractions import Fraction
 
@@ -12,7 +13,7 @@ from tables import SLOW_BUT_DENSE, label
 
 import mirage
 from mirage import Experiment, simulate
-from mirage.algorithms import LayerwiseGd, PowerIteration
+from mirage.algorithms import Amp, LayerwiseGd, PowerIteration
 from mirage.designs import Deferred, Dense
 from mirage.experiments import store
 from mirage.experiments.experiment import sample_size
@@ -21,7 +22,7 @@ from mirage.losses import Huber, LogCosh, Mse
 from mirage.measures import cos_best
 from mirage.network import TwoLayer
 from mirage.runtime import Default
-from mirage.targets import Hermite
+from mirage.targets import Hermite, Parity
 
 LOSSES = {"mse": Mse(), "huber": Huber()}
 SHORT = LayerwiseGd(steps=5, readout_steps=5)
@@ -62,19 +63,24 @@ DEFERRED |= {"design": Deferred(), "algorithm": LayerwiseGd(steps=10, readout_st
 
 @pytest.fixture(scope="module")
 def whole():
-    return {"dense": run(**DENSE), "deferred": run(**DEFERRED)}
+    return functools.cache(lambda name: run(**(DENSE if name == "dense" else DEFERRED)))
 
 
+def late(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("base", "other"),
     [
         (DENSE, {"d": [120], "alpha": [10.0, 40.0]}),
         (DENSE, {"d": [120], "alpha": [10.0], "seeds": 3}),
         (DENSE, {"d": [120], "alpha": [10.0], "seeds": 1, "loss": {"mse": Mse()}}),
-        (DENSE, {"d": [120], "alpha": [10.0], "loss": {"log_cosh": LogCosh(), **LOSSES}}),
-        (DENSE, {"d": [100], "alpha": [5.0], "save_weights": True}),
-        (DEFERRED, {"alpha": [9.0], "seeds": 1}),
-        (DEFERRED, {"alpha": [9.0, 70.0], "seeds": 2}),
+        late(DENSE, {"d": [120], "alpha": [10.0], "loss": {"log_cosh": LogCosh(), **LOSSES}}),
+        late(DENSE, {"d": [100], "alpha": [5.0], "save_weights": True}),
+        late(DEFERRED, {"alpha": [9.0], "seeds": 1}),
+        late(DEFERRED, {"alpha": [9.0, 70.0], "seeds": 2}),
     ],
     ids=["grid", "seeds", "one loss", "more losses", "one block", "deferred", "deferred grid"],
 )
@@ -82,11 +88,12 @@ def test_a_cell_has_the_same_bits_in_any_other_grid(whole, base, other):
     """For MSE, whose dynamics amplify rounding: nothing but the same bits would agree."""
     part = run(**{**base, **other})
     where = {"loss": "mse", "d": int(part.d[0]), "alpha": float(part.alpha[0])}
-    a, b = whole[base.get("design", Dense()).name()].sel(where), part.sel(where)
+    a, b = whole(base.get("design", Dense()).name()).sel(where), part.sel(where)
     for name in TRAINED:
         assert np.array_equal(a[name][: part.sizes["seed"]], b[name]), name
 
 
+@pytest.mark.slow
 def test_chunks_of_seeds_do_not_change_a_bit():
     whole = run(d=[100], alpha=[10.0], seeds=5)
     chunked = run(d=[100], alpha=[10.0], seeds=5, runtime=Default(memory="16 MB"))
@@ -95,6 +102,7 @@ def test_chunks_of_seeds_do_not_change_a_bit():
     assert_same_bits(whole, chunked)
 
 
+@pytest.mark.slow
 def test_two_devices_agree_with_one_to_rounding():
     one, two = (
         run(d=[100], alpha=[10.0], seeds=4, runtime=Default(devices=k), loss=Huber())
@@ -262,6 +270,29 @@ def test_runs_that_contradict_each_other_are_refused(tmp_path):
         mirage.load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"results\.nc"):
         mirage.load(tmp_path / "nothing")
+
+
+def test_what_an_algorithm_has_no_use_for_costs_nothing():
+    """AMP knows no loss: one run is the result of all of them."""
+    experiment = Experiment(
+        target=Parity(),
+        loss=LOSSES,
+        algorithm={"power_iteration": PowerIteration(steps=1), "amp": Amp(steps=1, start="random")},
+        vary={"network.width": [4, 6]},
+        d=[20],
+        alpha=3.0,
+        seeds=1,
+        runtime=Default(progress=False),
+    )
+    groups = families(experiment.setups())
+    names = {family.setup.algorithm.name(): family.names for family in groups}
+    (amp,) = names["amp"]
+    assert len(amp) == 2 * len(LOSSES)
+    assert [len(one) for one in names["power_iteration"]] == [1] * len(LOSSES)
+    overlap = simulate(experiment).overlap.sel(algorithm="amp").dropna("neuron", how="all")
+    first = overlap.isel(loss=0, width=0)
+    assert first.notnull().any()
+    np.testing.assert_array_equal(overlap, np.broadcast_to(first, overlap.shape))
 
 
 def test_setups_that_differ_in_numbers_and_losses_alone_are_one_family():

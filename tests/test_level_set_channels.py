@@ -13,7 +13,9 @@ from scipy.special import i0e, ive, ndtr
 from scipy.stats import norm
 
 from mirage.channels.channel import posterior
-from mirage.channels.level_set import interval_output, line_level_set, plane_level_set
+from mirage.channels.intervals import interval_output
+from mirage.channels.line_level_set import line_level_set
+from mirage.channels.plane_level_set import plane_level_set
 from mirage.targets import Committee, Expression, NoisySign, Parity, PhaseRetrieval, SingleIndex
 
 # Compilations of many channels: with the long checks.

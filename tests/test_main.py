@@ -10,12 +10,14 @@ import pytest
 import mirage
 from mirage.config.schema import folder
 
+# Compiled with few of XLA's passes: nearly all of the time is compilation.
+QUICK = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 SMALL = ["d=[20]", "alpha=[4,9]", "seeds=2", "algorithm.steps=2", "algorithm.readout_steps=2"]
 
 
 def command(*arguments, cwd):
     run = [sys.executable, "-m", "mirage", *arguments]
-    return subprocess.run(run, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return subprocess.run(run, cwd=cwd, capture_output=True, text=True, timeout=300, env=QUICK)
 
 
 def test_a_run_leaves_results_figures_config_and_log(tmp_path):

@@ -229,6 +229,13 @@ def test_cos_best_does_not_see_lengths_of_neurons_or_rotations_of_the_subspace()
         np.testing.assert_allclose(cos_best(v @ s.T, np.linalg.norm(v, axis=-1)), best, rtol=1e-12)
 
 
+def test_a_neuron_that_vanished_has_found_nothing():
+    overlap = np.array([[0.0, 0.0], [0.3, 0.4]])
+    assert cos_best(overlap, np.array([0.0, 1.0])) == pytest.approx(0.5)
+    assert cos_best(overlap[:1], np.array([0.0])) == 0
+    assert np.isnan(cos_best(overlap, np.array([np.nan, 1.0])))
+
+
 def test_cos_best_stays_within_zero_and_one():
     u = ortho_group(50, seed=23).rvs()
     inside, outside = random(1000, 1, 2, seed=24) @ u[:2], random(1, 10, 48, seed=25) @ u[2:]

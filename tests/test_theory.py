@@ -212,7 +212,7 @@ def slab():
     ("target", "inverse"),
     [
         (formula("h**4 - h**2"), branches_of_a_double_well),
-        (formula("h**2", noise=0.3), lambda: noisy_square(0.3)),
+        pytest.param(formula("h**2", noise=0.3), lambda: noisy_square(0.3), marks=pytest.mark.slow),
         (formula("sign(abs(h) - 1)"), slab),
     ],
     ids=["double_well", "noise", "slab"],

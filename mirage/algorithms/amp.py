@@ -17,6 +17,8 @@ from mirage.channels.registry import channel_of
 STARTS = ("spectral", "random", "informed")
 # Posterior covariances stay between these: float32 has no narrower beliefs, the prior is I.
 NARROWEST, WIDEST = 1e-6, 1.0
+# A direction is recovered exactly where C is within this factor of the narrowest.
+EXACT = 4.0
 # An estimate is no longer than its direction; one so much longer has diverged.
 LONGEST = 2.0
 # Rotations of a spectral start that are tried, and the squared lengths it is tried at.
@@ -26,7 +28,7 @@ ROTATIONS, LENGTHS = 32, (0.1, 0.4)
 class State(eqx.Module):
     """Û, its posterior covariance C, the scores g_{t−1}, and what does not change.
 
-    `prepared` is what the channel keeps of the labels. `change` is ‖Û_t − Û_{t−1}‖/‖Û_t‖.
+    `prepared` is what the channel keeps of the labels. `change` is what `moved` says.
     """
 
     weights: Float[Array, "r d"]
@@ -125,7 +127,7 @@ class Amp(WithChannel):
         covariance = (1 - keep) * covariance + keep * state.covariance
         length = jnp.linalg.norm(weights, axis=1)
         lost = ~jnp.isfinite(length).all() | (length > LONGEST).any()
-        change = jnp.linalg.norm(weights - state.weights) / jnp.linalg.norm(weights)
+        change = moved(weights, state.weights, covariance)
         weights = jnp.where(lost, jnp.nan, weights)
         return State(weights, covariance, scores, state.prepared, change, memory)
 
@@ -183,6 +185,20 @@ def bounded(matrix: Float[Array, "r r"], *, inverted: bool = False) -> Float[Arr
     else:
         values = jnp.clip(values, NARROWEST, WIDEST)
     return (vectors * values[None]) @ vectors.T
+
+
+def moved(
+    new: Float[Array, "r d"], old: Float[Array, "r d"], covariance: Float[Array, "r r"]
+) -> Float[Array, ""]:
+    """‖Û_t − Û_{t−1}‖/‖Û_t‖, without the tremor of directions that are recovered exactly.
+
+    There C is as narrow as can be, and Û never moves by less than that.
+    """
+    values, vectors = lapack.eigh(covariance)
+    sizes = jnp.linalg.norm(vectors.T @ (new - old), axis=1)
+    exact = values < EXACT * NARROWEST
+    sizes = jnp.where(exact & (sizes < EXACT * NARROWEST**0.5), 0.0, sizes)
+    return jnp.linalg.norm(sizes) / jnp.linalg.norm(new)
 
 
 def informed_start(

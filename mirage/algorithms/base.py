@@ -62,6 +62,8 @@ class Algorithm(Option, abc.ABC):
     """Training as `init` and `step`; the loop, the data and the measures live elsewhere."""
 
     group: ClassVar[str] = "algorithm"
+    # Whether loss, activation and network matter to it; where not, one run serves all of them.
+    uses_model: ClassVar[bool] = True
     steps: eqx.AbstractVar[int]
 
     @abc.abstractmethod

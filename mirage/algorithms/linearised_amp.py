@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -35,6 +35,7 @@ class State(eqx.Module):
 class WithChannel(Algorithm, abc.ABC):
     """An algorithm that knows the target's channel, which is found for it and is no setting."""
 
+    uses_model: ClassVar[bool] = False
     channel: eqx.AbstractVar[Channel | None]
 
     @classmethod

@@ -16,8 +16,9 @@ from mirage.small_matrices import cholesky
 # I − Q and Q count as at least this in every direction: recovery is exact below it.
 SMALLEST = 1e-12
 HALF_WIDTH = 8.0
-# Points that go through a channel at once.
+# Points that go through a channel at once, and the floats of what needs many a point.
 CHUNK = 2**12
+FLOATS = 2**22
 
 # A label for each h (r, *batch), given standard normal numbers (extra, *batch).
 Draw = Callable[[Float[Array, " r *batch"], Float[Array, " extra *batch"]], Float[Array, "*batch"]]
@@ -83,6 +84,37 @@ def line_averages(
     return _average(channel, overlap, omega, draw(h, grid[2:][:extra]), weights / weights.sum())
 
 
+def double_exponential(
+    panels: tuple[tuple[float, float], ...], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points and weights (panels, count) on intervals, for functions singular at their ends.
+
+    The trapezoidal rule in t, with h = (a + b)/2 + (b − a)/2 tanh(π/2 sinh t) (Takahasi and Mori
+    1974): points crowd at both ends, so that layers of any width there are met.
+    """
+    t = np.linspace(-2.8, 2.8, count)
+    share = 1 / (1 + np.exp(-np.pi * np.sinh(t)))
+    weight = np.pi * np.cosh(t) * share * share[::-1] * (t[1] - t[0])
+    lower, upper = np.array(panels).T[..., None]
+    points = np.where(t < 0, lower + (upper - lower) * share, upper - (upper - lower) * share[::-1])
+    return points, (upper - lower) * weight
+
+
+def normal_rule(count: int, width: float, dtype) -> tuple[Array, Array]:
+    """Equidistant points and weights for a standard normal number."""
+    u = np.linspace(-width, width, count)
+    w = np.exp(-(u**2) / 2)
+    return jnp.asarray(u, dtype), jnp.asarray(w / w.sum(), dtype)
+
+
+def in_blocks(function: Callable, samples, *, floats: int):
+    """A function of one sample that needs so many floats, at all: as many at once as may be."""
+    count, block = len(jax.tree.leaves(samples)[0]), max(1, FLOATS // floats)
+    if count <= block:
+        return jax.vmap(function)(samples)
+    return jax.lax.map(function, samples, batch_size=block)
+
+
 def scattered_averages(
     channel: Channel, overlap: Float[Array, "r r"], draw: Draw, *, extra: int = 0, count: int
 ) -> Information:
@@ -93,10 +125,19 @@ def scattered_averages(
     """
     r = len(overlap)
     points = jnp.asarray(_scattered(2 * r + extra, count), overlap.dtype)
-    omega = symmetric_root(overlap) @ points[:r]
+    omega = scattered_centres(overlap, extra=extra, count=count)
     h = omega + symmetric_root(remaining(overlap)) @ points[r : 2 * r]
     weights = jnp.full((count,), 1 / count, overlap.dtype)
     return _average(channel, overlap, omega, draw(h, points[2 * r :]), weights)
+
+
+def scattered_centres(
+    overlap: Float[Array, "r r"], *, extra: int, count: int
+) -> Float[Array, "r count"]:
+    """The ω of `scattered_averages`."""
+    r = len(overlap)
+    points = jnp.asarray(_scattered(2 * r + extra, count), overlap.dtype)
+    return symmetric_root(overlap) @ points[:r]
 
 
 def _average(channel, overlap, omega, y, weights) -> Information:

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from mirage.channels.channel import Channel
-from mirage.channels.level_set import line_level_set, plane_level_set
+from mirage.channels.line_level_set import line_level_set
+from mirage.channels.plane_level_set import plane_level_set
 from mirage.channels.quadrature import quadrature
 from mirage.channels.signs import SignProduct
 from mirage.channels.staircases import first_and_sign

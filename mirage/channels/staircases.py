@@ -10,14 +10,16 @@ import numpy as np
 from jax.scipy.special import erf
 from jaxtyping import Array, Float
 
-from mirage.channels.averages import graded, remaining, scattered_averages
-from mirage.channels.channel import Channel, Information
-from mirage.channels.level_set import (
-    LineLevelSet,
+from mirage.channels.averages import (
     double_exponential,
-    line_level_set,
+    graded,
     normal_rule,
+    remaining,
+    scattered_averages,
+    scattered_centres,
 )
+from mirage.channels.channel import Channel, Information
+from mirage.channels.line_level_set import LineLevelSet, line_level_set
 from mirage.channels.sign_triples import SIDE_NODES, both_sides, given_first
 from mirage.channels.signs import log_probability, sign_output
 from mirage.options import require
@@ -120,7 +122,16 @@ class FirstAndSign(Channel):
             y = self._f(h[0]) + self.scale * jnp.sign(h).prod(axis=0)
             return y + jnp.sqrt(jnp.asarray(self.noise, y.dtype)) * u[0] if self.noisy else y
 
-        return scattered_averages(self, overlap, draw, extra=int(self.noisy), count=COUNT)
+        sizes = {"extra": int(self.noisy), "count": COUNT}
+        averages = scattered_averages(self, overlap, draw, **sizes)
+        # E[f|ω1]² may have heavy tails, which few points miss: its mean over the points gives way
+        # to that by a rule.
+        i = self.order[0]
+        v1 = remaining(overlap)[i, i]
+        centres, weights = self._centres(jnp.maximum(overlap[i, i], 0), v1)
+        exact = weights @ self._mean(centres, v1) ** 2
+        seen = (self._mean(scattered_centres(overlap, **sizes)[i], v1) ** 2).mean()
+        return averages._replace(square=averages.square + exact - seen)
 
     def _separable(self, overlap):
         """Z = W₊ P₊ + W₋ P₋, where W depends on (y, ω1) and P₊ = P(h2 h3 > 0) on (ω2, ω3) alone."""
@@ -183,24 +194,35 @@ class FirstAndSign(Channel):
         tops = [jnp.maximum(side.max(axis=0), -1e6) for side in sides]
         shares = [jnp.exp(side - top[None]) for side, top in zip(sides, tops, strict=True)]
         totals = [share.sum(axis=0) for share in shares]
+        # What is smaller than normal numbers counts as 0 in some operations and not in others.
+        present = [total > jnp.finfo(total.dtype).tiny for total in totals]
+        divisors = [jnp.where(here, total, 1) for here, total in zip(present, totals, strict=True)]
         means = [
-            (share * ahead).sum(axis=0) / jnp.where(total > 0, total, 1) / variance
-            for share, total in zip(shares, totals, strict=True)
+            # In this order: XLA would multiply two divisors, and the product may vanish.
+            jnp.where(here, (share * (ahead / variance)).sum(axis=0), 0) / divisor
+            for here, share, divisor in zip(present, shares, divisors, strict=True)
         ]
         log_w = [
-            jnp.where(total > 0, top + jnp.log(jnp.where(total > 0, total, 1)), -1e6)
-            for top, total in zip(tops, totals, strict=True)
+            jnp.where(here, top + jnp.log(divisor), -1e6)
+            for here, top, divisor in zip(present, tops, divisors, strict=True)
         ]
         return jnp.stack(log_w), jnp.stack(means)
 
     def _sum(self, log_w, ahead, mass, sign, log_pair, slopes, weight_pair):
         """Weighted sums of g1², g2², g3² and log Z over labels, ω1 and (ω2, ω3)."""
-        joint = log_w[..., None] + log_pair.reshape(2, *(1,) * (log_w.ndim - 1), -1)
-        share = jax.nn.sigmoid(joint[0] - joint[1])  # of h2 h3 > 0, given the label
         line = (*(1,) * (log_w.ndim - 1), -1)
-        pair = [log.reshape(line) for log in log_pair]
-        drawn = jnp.exp(jnp.where(sign[..., None, None] > 0, *pair))
+        top = log_w.max(axis=0)
+        # Numbers in place of logs: an outcome whose probability is too small for one has no weight.
+        scaled = jnp.exp(log_w - top[None])[..., None]
+        plus, minus = (jnp.exp(log).reshape(line) for log in log_pair)
+        for_plus = scaled[0] * plus
+        evidence = for_plus + scaled[1] * minus
+        possible = evidence > jnp.finfo(evidence.dtype).tiny
+        evidence = jnp.where(possible, evidence, 1)
+        share = for_plus / evidence  # of h2 h3 > 0, given the label
+        drawn = jnp.where(sign[..., None, None] > 0, plus, minus)
         weight = mass[None, ..., None] * drawn * weight_pair.reshape(line)
+        weight = jnp.where(possible, weight, 0)
 
         def total(first, second):
             return (weight * (second + share * (first - second)) ** 2).sum()
@@ -209,13 +231,17 @@ class FirstAndSign(Channel):
             total(ahead[0][..., None], ahead[1][..., None]),
             total(*(slope.reshape(line) for slope in slopes[:, 0])),
             total(*(slope.reshape(line) for slope in slopes[:, 1])),
-            (weight * jnp.logaddexp(joint[0], joint[1])).sum(),
+            (weight * (top[..., None] + jnp.log(evidence))).sum(),
         )
+
+    def _centres(self, q, v):
+        """A rule for ω1 ~ N(0, q)."""
+        x, w = graded(2 * PREDICT, jnp.sqrt(v))
+        return jnp.sqrt(q + 1e-24) * x, w
 
     def _square(self, q, v, log_pair, weight_pair):
         """E[E[y|ω]²]."""
-        x, w = graded(2 * PREDICT, jnp.sqrt(v[0]))
-        omega1 = jnp.sqrt(q[0] + 1e-24) * x
+        omega1, w = self._centres(q[0], v[0])
         mean = self._mean(omega1, v[0])
         side = self.scale * erf(omega1 / jnp.sqrt(2 * v[0]))
         pair = -jnp.expm1(log_pair[1] + math.log(2))  # P₊ − P₋

@@ -16,7 +16,7 @@ from mirage.experiments.predictions import along
 from mirage.experiments.theory import Theory
 from mirage.measures import target_integrals
 from mirage.theory.bayes_optimal import optimal
-from mirage.theory.state_evolution import Curve, curve, threshold
+from mirage.theory.state_evolution import Curve, curve, found_from, threshold
 
 log = logging.getLogger(__name__)
 STARTS = ("uninformed", "informed", "given")
@@ -53,6 +53,11 @@ class StateEvolution(Theory):
         self.check("given", has, "start=given needs an overlap: a number, a list or a matrix")
         self.check("tolerance", self.tolerance > 0, "expected a positive number")
 
+    def serve(self, target):
+        channel_of(target)
+        if self.given is not None:
+            overlap_matrix(self.given, target.rank, key="theory.given")
+
     def compute(self, experiment):
         alphas = _alphas(experiment)
 
@@ -65,7 +70,7 @@ class StateEvolution(Theory):
     def curves(self, channel: Channel, setup: Setup, alphas: np.ndarray) -> xr.Dataset:
         """The variables of one target."""
         found = {kind: self._curve(channel, alphas, kind) for kind in self.start}
-        return _dataset(setup, alphas, found).assign(alpha_c=_threshold(channel))
+        return _dataset(channel, setup, alphas, found).assign(alpha_c=_threshold(channel))
 
     def _curve(self, channel: Channel, alphas: np.ndarray, kind: str) -> Curve:
         if kind != "given":
@@ -89,7 +94,7 @@ class BayesOptimal(StateEvolution):
     def curves(self, channel, setup, alphas):
         best = optimal(channel, alphas, tolerance=self.tolerance)
         found = {"uninformed": best.uninformed, "informed": best.informed}
-        dataset = _dataset(setup, alphas, found)
+        dataset = _dataset(channel, setup, alphas, found)
         square = target_integrals(setup.target).square
         directions = np.arange(channel.rank)
         return dataset.assign(
@@ -121,14 +126,16 @@ def _alphas(experiment: Experiment) -> np.ndarray:
     if kind == "alpha":
         alphas = np.unique(np.asarray(given, np.float64))
     else:
-        sizes = [(n, d) for d in experiment.dimensions for n in experiment.sizes(d)]
+        sizes = [(experiment.size(value, d), d) for d in experiment.dimensions for value in given]
         alphas = np.unique([n / d for n, d in sizes])
     if not experiment.simulated or len(alphas) == 1:
         return alphas
     return np.union1d(alphas, np.linspace(alphas[0], alphas[-1], BETWEEN))
 
 
-def _dataset(setup: Setup, alphas: np.ndarray, found: dict[str, Curve]) -> xr.Dataset:
+def _dataset(
+    channel: Channel, setup: Setup, alphas: np.ndarray, found: dict[str, Curve]
+) -> xr.Dataset:
     square = target_integrals(setup.target).square
     curves = list(found.values())
     most = max(1, *(len(one.jumps) for one in curves))
@@ -142,8 +149,18 @@ def _dataset(setup: Setup, alphas: np.ndarray, found: dict[str, Curve]) -> xr.Da
     if not converged.all():
         log.warning("state evolution did not settle at %d points", int((~converged).sum()))
     directions = np.arange(setup.target.rank)
+    emergence = (
+        found_from(channel, found["uninformed"])
+        if "uninformed" in found
+        else np.full(len(directions), np.nan)
+    )
     return xr.Dataset(
         {
+            "alpha_found": (
+                "direction",
+                emergence,
+                _named("n/d from which AMP without knowledge finds a direction"),
+            ),
             "overlap": (
                 ("alpha", "start", "direction", "direction_2"),
                 overlap,
@@ -173,7 +190,7 @@ def _threshold(channel: Channel) -> tuple[tuple[()], float, dict[str, str]]:
 
 def _beside_cells(dataset: xr.Dataset) -> xr.Dataset:
     """Names that do not meet those of simulated variables."""
-    alone = ("alpha_c", "alpha_it", "alpha_alg", "jump")
+    alone = ("alpha_c", "alpha_found", "alpha_it", "alpha_alg", "jump")
     names = {str(name): f"{name}_predicted" for name in dataset.data_vars if name not in alone}
     return dataset.rename(names | {"alpha": "alpha_theory"})
 

@@ -152,6 +152,9 @@ class Experiment:
             different = len({repr(value) for value in values}) == len(values)
             require(different, f"vary.{key}", values, accepted)
         self._check_cells()
+        if self.theory is not None:
+            for setup in self.setups().values():
+                self.theory.serve(setup.target)
         if self.tune is not None:
             self._check_tune(self.tune)
 

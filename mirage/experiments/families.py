@@ -7,15 +7,21 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from mirage.activations import Cos
 from mirage.experiments.experiment import GROUPS, Setup
-from mirage.losses import OneOf
+from mirage.losses import Mse, OneOf
+from mirage.network import TwoLayer
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Setups that one compiled function serves: they differ in numbers and in the loss alone."""
+    """Setups that one compiled function serves: they differ in numbers and in the loss alone.
 
-    names: tuple[tuple[Any, ...], ...]
+    `names` are those of every setup: several where they differ in what the algorithm has no use
+    for, so that one run is the result of all.
+    """
+
+    names: tuple[tuple[tuple[Any, ...], ...], ...]
     setups: tuple[Setup, ...]
 
     @property
@@ -44,12 +50,28 @@ class Family:
 
 def families(setups: dict[tuple[Any, ...], Setup]) -> list[Family]:
     """Group the setups that one compiled function serves."""
-    groups: dict[Any, list[tuple[tuple[Any, ...], Setup]]] = {}
+    groups: dict[Any, list[tuple[list[tuple[Any, ...]], Setup]]] = {}
     for names, setup in setups.items():
+        setup = _used(setup)
         key = tuple(jax.tree.structure(getattr(setup, g)) for g in GROUPS if g != "loss")
         # Inputs are drawn once for all: their numbers must agree, not only their kind.
-        groups.setdefault((key, setup.inputs), []).append((names, setup))
-    return [Family(*zip(*members, strict=True)) for members in groups.values()]
+        members = groups.setdefault((key, setup.inputs), [])
+        same = [others for others, member in members if eqx.tree_equal(member, setup) is True]
+        if same and not setup.algorithm.uses_model:
+            same[0].append(names)
+        else:
+            members.append(([names], setup))
+    return [
+        Family(tuple(tuple(names) for names, _ in members), tuple(setup for _, setup in members))
+        for members in groups.values()
+    ]
+
+
+def _used(setup: Setup) -> Setup:
+    """A setup whose loss, activation and network are plain where its algorithm uses none."""
+    if setup.algorithm.uses_model:
+        return setup
+    return dataclasses.replace(setup, loss=Mse(), activation=Cos(), network=TwoLayer())
 
 
 def as_array(value: Any) -> np.ndarray:

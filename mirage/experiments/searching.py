@@ -34,15 +34,17 @@ def search(experiment: Experiment, executor: Executor) -> xr.Dataset:
     for batch, cells in executor.plan.batches:
         column = experiment.dimensions.index(batch.d)
         for family in {id(f): f for f, _ in cells}.values():
-            for lane, names in enumerate(family.names):
+            for lane, all_names in enumerate(family.names):
                 trial = _evaluations(experiment, executor, batch, family, lane)
-                place = where.place(names)
-                for row, threshold in enumerate(thresholds):
-                    found[(*place, row, column)] = bisect(
-                        option, threshold, trial, experiment.root_seed
-                    )
-                trials[(*place, column)] = trial
-                designs[(*place, column)] = batch.design.name()
+                smallest = [
+                    bisect(option, threshold, trial, experiment.root_seed)
+                    for threshold in thresholds
+                ]
+                for place in map(where.place, all_names):
+                    for row, one in enumerate(smallest):
+                        found[(*place, row, column)] = one
+                    trials[(*place, column)] = trial
+                    designs[(*place, column)] = batch.design.name()
     dataset = xr.Dataset(coords=experiment.axes)
     dataset.coords[option.threshold_name] = list(thresholds)
     dataset.coords["d"] = list(experiment.dimensions)

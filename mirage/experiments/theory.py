@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 import xarray as xr
 
 from mirage.options import Option
+from mirage.targets import Target
 
 if TYPE_CHECKING:
     from mirage.experiments.experiment import Experiment
@@ -15,6 +16,9 @@ class Theory(Option, abc.ABC):
     """Predictions for d → ∞ of the targets and losses of an experiment."""
 
     group: ClassVar[str] = "theory"
+
+    def serve(self, target: Target) -> None:
+        """ValueError, before anything runs, if there is nothing to say of a target."""
 
     @abc.abstractmethod
     def compute(self, experiment: "Experiment") -> xr.Dataset:

@@ -65,8 +65,10 @@ FOUND = 0.1
 def measured(block: Block, clock: Clock) -> Iterator[tuple[tuple[Any, ...], dict[str, np.ndarray]]]:
     """The variables of every setup of a block, leading axis seeds."""
     start = time.perf_counter()
-    for lane, names in enumerate(block.family.names):
-        yield names, _variables(block.family.setups[lane], block.values, lane)
+    for lane, all_names in enumerate(block.family.names):
+        values = _variables(block.family.setups[lane], block.values, lane)
+        for names in all_names:
+            yield names, values
     clock.lap("measure", start)
 
 

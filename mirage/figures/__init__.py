@@ -15,6 +15,7 @@ from mirage.figures.gd_vs_power_iteration import gd_vs_power_iteration
 from mirage.figures.label_information import label_information
 from mirage.figures.loss_design import loss_design
 from mirage.figures.minimal_samples import minimal_samples, minimal_samples_vs_steps
+from mirage.figures.networks_vs_amp import networks_vs_amp
 from mirage.figures.recovery import recovery
 from mirage.figures.spectral_transition import spectral_transition
 from mirage.figures.state_evolution import state_evolution
@@ -32,6 +33,7 @@ FIGURES = {
     "minimal_samples": minimal_samples,
     "minimal_samples_vs_steps": minimal_samples_vs_steps,
     "gd_vs_power_iteration": gd_vs_power_iteration,
+    "networks_vs_amp": networks_vs_amp,
     "spectral_transition": spectral_transition,
     "state_evolution": state_evolution,
     "stopping_time": stopping_time,
@@ -43,9 +45,23 @@ def draw(dataset: xr.Dataset, figure: str = "recovery") -> Figure:
     """The figure of that name; ValueError lists the names there are."""
     if figure not in FIGURES:
         raise ValueError(f"figure={figure!r}: expected one of {', '.join(FIGURES)}")
-    if figure == "recovery" and "status" in dataset:
-        figure = "minimal_samples"  # a search has thresholds and no curves
+    if figure == "recovery":
+        figure = _fitting(dataset)
     return FIGURES[figure](dataset)
+
+
+def _fitting(dataset: xr.Dataset) -> str:
+    """The figure of a dataset for which none was asked."""
+    if "status" in dataset:
+        return "minimal_samples"  # a search has thresholds and no curves
+    if "cos_best" in dataset:
+        return "recovery"
+    theory = {
+        "start": "state_evolution",
+        "family": "loss_design",
+        "place": "label_information",
+    }
+    return next((name for dim, name in theory.items() if dim in dataset.dims), "recovery")
 
 
 def write(figure: Figure, folder: str | os.PathLike, name: str) -> list[Path]:

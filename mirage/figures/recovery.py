@@ -22,8 +22,11 @@ def sample_axis(dataset: xr.Dataset) -> str:
 def recovery(dataset: xr.Dataset, *, y: str = "cos_best") -> Figure:
     """Median of `y` over seeds with its 30th-70th percentile band, against the sample size.
 
-    One hue family for each combination of compared options, one shade for each d.
+    One hue family for each combination of compared options, one shade for each d. Without cells,
+    what theory predicts of the spectral estimator alone.
     """
+    if y not in dataset and "cos_best_predicted" in dataset:
+        return _predictions(dataset)
     x = sample_axis(dataset)
     groups = [str(dim) for dim in dataset[y].dims if dim not in ("d", x, "seed")]
     with plt.rc_context(STYLE):
@@ -34,7 +37,7 @@ def recovery(dataset: xr.Dataset, *, y: str = "cos_best") -> Figure:
             colours = shades(hue, dataset.sizes["d"])
             for colour, d in zip(colours, dataset["d"].values, strict=True):
                 label = ", ".join([*map(str, choice), f"d = {d}"])
-                _band(axes, chosen.sel(d=d), x, colour, label)
+                band(axes, chosen.sel(d=d), x, colour, label)
             if x == "alpha" and y == "cos_best":
                 _theory(axes, dataset, dict(zip(groups, choice, strict=True)), shades(hue, 3)[2])
         axes.set_xlabel(axis_label(x))
@@ -47,6 +50,27 @@ def recovery(dataset: xr.Dataset, *, y: str = "cos_best") -> Figure:
         if "cos_best_predicted" in dataset and x == "alpha":
             words += "; dashed: spectral estimator, d → ∞"
         axes.set_title(words, fontsize=8)
+        return figure
+
+
+def _predictions(dataset: xr.Dataset) -> Figure:
+    """The spectral estimator's curves for d → ∞, a hue for each combination of options."""
+    predicted = dataset["cos_best_predicted"]
+    groups = [str(dim) for dim in predicted.dims if dim != "alpha_theory"]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
+        choices = list(itertools.product(*(dataset[g].values for g in groups)))
+        for hue, choice in enumerate(choices):
+            curve = predicted.sel(dict(zip(groups, choice, strict=True)))
+            words = ", ".join(map(str, choice)) or None
+            axes.plot(curve["alpha_theory"], curve, color=shades(hue, 3)[2], label=words)
+        if groups:
+            axes.legend(fontsize=8)
+        axes.set_xscale("log")
+        axes.set_xlabel(axis_label("alpha"))
+        axes.set_ylabel(LABELS["cos_best"])
+        axes.set_ylim(0, 1.02)
+        axes.set_title("spectral estimator, d → ∞", fontsize=8)
         return figure
 
 
@@ -69,7 +93,7 @@ def _theory(axes: Axes, dataset: xr.Dataset, choice: dict, colour: tuple[float, 
         axes.text(float(alpha_c), 0.98, r" $\alpha_c$", transform=place, va="top", fontsize=8)
 
 
-def _band(axes: Axes, values: xr.DataArray, x: str, colour: tuple[float, ...], label: str) -> None:
+def band(axes: Axes, values: xr.DataArray, x: str, colour: tuple[float, ...], label: str) -> None:
     """One curve; cells that diverged do not count, points where all did are left out."""
     values = values.dropna(x, how="all")
     if values.sizes[x] == 0:

@@ -27,6 +27,8 @@ THRESHOLDS = {
 # Light and dark, as shades of a hue are: what is of no direction.
 ERRORS = ("0.7", "0.15")
 CURVES = ("overlap", "generalisation_error", "overlap_bayes", "generalisation_error_bayes")
+# A direction is found later than at alpha_c where the ratio is larger.
+LATER = 1.02
 # Labels of thresholds closer than this share of the axis step aside.
 CLOSE = 0.1
 
@@ -50,8 +52,8 @@ def theory_beside(dataset: xr.Dataset) -> xr.Dataset:
         name: dataset[saved].rename(alpha_theory="alpha").drop_vars("alpha_theory", errors="ignore")
         for name, saved in curves.items()
     }
-    scalars = {name: dataset[name] for name in THRESHOLDS if name in dataset}
-    return xr.Dataset({**found, **scalars})
+    alone = {name: dataset[name] for name in (*THRESHOLDS, "alpha_found") if name in dataset}
+    return xr.Dataset({**found, **alone})
 
 
 def diagonal(overlap: xr.DataArray, other: str = "direction_2") -> xr.DataArray:
@@ -145,7 +147,8 @@ def draw_thresholds(axes: Axes, theory: xr.Dataset, *, low: float, high: float) 
     """Lines at the thresholds that lie on the axis, set from low to high, and the hard phase.
 
     A threshold that is absent, NaN or infinite has no line; a hard phase without an end reaches
-    the right of the axis. Thresholds that coincide share a label.
+    the right of the axis. Directions that are found later than at alpha_c have lines of their own,
+    named α with their numbers. Thresholds that coincide share a label.
     """
     axes.set_xlim(low, high)
     axes.set_xlabel(axis_label("alpha"))
@@ -154,18 +157,37 @@ def draw_thresholds(axes: Axes, theory: xr.Dataset, *, low: float, high: float) 
     left, right = max(start, low), min(end, high)
     if start < end and left < right:
         axes.axvspan(left, right, color="0.91", lw=0, zorder=0)
-        _word(axes, left, right, narrow=right - left < 0.12 * (high - low))
-    shown = {name: value for name, value in values.items() if low < value < high and value > 0}
+        narrow = _place(axes, right) - _place(axes, left) < 0.12
+        _word(axes, left, right, narrow=narrow)
+    named = {THRESHOLDS[name]: value for name, value in values.items()} | _later(theory)
+    shown = {name: value for name, value in named.items() if low < value < high and value > 0}
     for name, value in shown.items():
-        dotted = name == "alpha_c"
+        dotted = name not in (THRESHOLDS["alpha_it"], THRESHOLDS["alpha_alg"])
         axes.axvline(value, color="0.4" if dotted else "0.6", ls=":" if dotted else "-", lw=1)
-    _labels(axes, shown, high - low)
+    _labels(axes, shown)
+
+
+def _later(theory: xr.Dataset) -> dict[str, float]:
+    """Where directions are found that are found later than others, by their label."""
+    if "alpha_found" not in theory:
+        return {}
+    values = theory["alpha_found"].values.astype(float)
+    first = max(float(theory["alpha_c"]) if "alpha_c" in theory else 0.0, values.min(initial=0))
+    later: dict[str, list[int]] = {}
+    for k, value in enumerate(values):
+        if np.isfinite(value) and value > LATER * first:
+            later.setdefault(f"{value:.6g}", []).append(k + 1)
+    return {
+        rf"\alpha_{{{','.join(map(str, numbers))}}}": float(value)
+        for value, numbers in later.items()
+    }
 
 
 def _word(axes: Axes, left: float, right: float, *, narrow: bool) -> None:
     """The word for the hard phase, clear of curves, upright where the phase is narrow."""
+    middle = (left * right) ** 0.5 if axes.get_xscale() == "log" else (left + right) / 2
     axes.text(
-        (left + right) / 2,
+        middle,
         _clear(axes, left, right),
         "hard",
         transform=axes.get_xaxis_transform(),
@@ -192,18 +214,24 @@ def _clear(axes: Axes, left: float, right: float) -> float:
     return float(heights[widest : widest + 2].mean())
 
 
-def _labels(axes: Axes, shown: dict[str, float], width: float) -> None:
+def _place(axes: Axes, value: float) -> float:
+    """Where along the axis a value lies, from 0 to 1."""
+    return float((axes.transScale + axes.transLimits).transform((value, 1.0))[0])
+
+
+def _labels(axes: Axes, shown: dict[str, float]) -> None:
     """Names of thresholds over the axes; close neighbours step apart."""
-    joined: list[tuple[float, list[str]]] = []
+    joined: list[tuple[float, float, list[str]]] = []
     for name, value in sorted(shown.items(), key=lambda item: item[1]):
-        if joined and value - joined[-1][0] < 0.005 * width:
-            joined[-1][1].append(THRESHOLDS[name])
+        place = _place(axes, value)
+        if joined and place - joined[-1][0] < 0.005:
+            joined[-1][2].append(name)
         else:
-            joined.append((value, [THRESHOLDS[name]]))
-    places = [-np.inf, *(value for value, _ in joined), np.inf]
-    for place, (value, words) in enumerate(joined, start=1):
-        near_left = value - places[place - 1] < CLOSE * width
-        near_right = places[place + 1] - value < CLOSE * width
+            joined.append((place, value, [name]))
+    places = [-np.inf, *(place for place, _, _ in joined), np.inf]
+    for number, (place, value, words) in enumerate(joined, start=1):
+        near_left = place - places[number - 1] < CLOSE
+        near_right = places[number + 1] - place < CLOSE
         side = "center" if near_left == near_right else "left" if near_left else "right"
         axes.text(
             value,

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float
+from scipy.optimize import root
 
 from mirage.channels.channel import Channel, Information
 from mirage.small_matrices import cholesky
@@ -27,6 +28,15 @@ from mirage.small_matrices import cholesky
 UNINFORMED, INFORMED = 1e-3, 1 - 1e-3
 # Below this the overlap counts as none, this close to 1 as all.
 NEGLIGIBLE = 1e-6
+# The iteration gives way to Powell's method where it moves by less than CLOSE, for a fixed point
+# with a residual of no more than POLISHED; the line to it is looked at in so many places.
+CLOSE, POLISHED, BETWEEN = 0.05, 1e-10, 5
+# So much of a direction is put in, or left out, to see whether that grows.
+LITTLE = 1e-5
+# Closer to 1 than this recovery is exact: it attracts, or no iterate would come so close.
+EXACT = 1e-9
+# A direction with more is found.
+FOUND = 1e-4
 # MAX_STEPS counts pairs of steps.
 TOLERANCE, MAX_STEPS = 1e-9, 2000
 # A step is carried on by at most so many times its length, or by these shares of what is wanted
@@ -154,7 +164,7 @@ def _how_much_further(overlap, first, second):
 
     def possible(share):
         q = second + share * after
-        roots = cholesky(q + ROUNDING * eye), cholesky(eye - q)
+        roots = cholesky(q + ROUNDING * eye), cholesky(eye - q + ROUNDING * eye)
         return jnp.isfinite(jnp.stack(roots)).all()
 
     fits = jax.vmap(possible)(tried)
@@ -185,30 +195,105 @@ def settled(
 ) -> Settled:
     """`fixed_point` through `mapped`: nothing new to compile, and nothing to differentiate.
 
-    A Q that is negligible and shrinks has settled, however slowly it goes to 0. Eigenvalues that
+    The last digits come from `scipy.optimize.root` (`_polished`): the iteration slows down about
+    thresholds, Newton's steps do not. A Q that is negligible and shrinks has settled, however
+    slowly it goes to 0. Eigenvalues that
     are negligible, or all but 1, are made 0 or 1 (`cleaned`). Where the averages are not finite
     Q stays at the last that was, and has not converged.
     """
     with jax.enable_x64(True):
         at = jnp.asarray(alpha, np.float64)
-        overlap = np.asarray(start, np.float64)
-        converged = False
-        for _ in range(max_steps):
-            image, information = mapped(channel, jnp.asarray(overlap), at)
-            first = (overlap + np.asarray(image)) / 2
+
+        def image(overlap):
+            new, information = mapped(channel, jnp.asarray(overlap), at)
+            return np.asarray(new), information
+
+        overlap, converged, last = np.asarray(start, np.float64), False, math.inf
+        polish_at = 2
+        for count in range(max_steps):
+            new, information = image(overlap)
+            first = bounded((overlap + new) / 2)
             if np.abs(first).max() < NEGLIGIBLE and np.trace(first) < np.trace(overlap):
                 overlap, converged = first, True
                 break
-            second = (first + np.asarray(mapped(channel, jnp.asarray(first), at)[0])) / 2
+            second = bounded((first + image(first)[0]) / 2)
             new = np.asarray(carried_on(*map(jnp.asarray, (overlap, first, second))))
             if not np.isfinite(new).all():
                 break
+            new = bounded(new)
             change, overlap = np.abs(new - overlap).max(), new
             if change < tolerance:
                 converged = True
                 break
+            slower, last = change < last, change
+            if slower and change < CLOSE and count >= polish_at:
+                polish_at = 1.5 * count + 1  # not again at once
+                found = _polished(channel, image, overlap)
+                if found is None:
+                    continue
+                leaving = _leaving(image, found)
+                if not leaving.any():
+                    overlap, information, converged = found, image(found)[1], True
+                    break
+                overlap = found + np.diag(leaving)
         square, evidence = float(information.square), float(information.log_evidence)
     return Settled(cleaned(overlap), converged, square, evidence)
+
+
+def bounded(overlap: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
+    """With eigenvalues from 0 to 1, and those at 1 that are so up to `EXACT`. NaN stays NaN."""
+    if not np.isfinite(overlap).all():
+        return overlap
+    values, vectors = np.linalg.eigh((overlap + overlap.T) / 2)
+    values = np.where(values > 1 - EXACT, 1.0, np.maximum(values, 0.0))
+    return (vectors * values) @ vectors.T
+
+
+def _polished(channel, image, overlap) -> np.ndarray | None:
+    """The fixed point next to Q by Powell's hybrid method, if that is where the iteration goes.
+
+    So it is where the iteration moves towards it all along the straight line from Q.
+    """
+    rows, columns = np.triu_indices(len(overlap))
+    free = (rows == columns) & (overlap[rows, columns] < 1) if channel.diagonal_only else rows >= 0
+    rows, columns = rows[free], columns[free]
+    if len(rows) == 0:
+        return None
+
+    def residual(x):
+        q = overlap.copy()
+        q[rows, columns] = q[columns, rows] = x
+        return (image(bounded(q))[0] - q)[rows, columns]
+
+    begin = overlap[rows, columns]
+    options = {"xtol": 1e-13, "maxfev": 8 * (len(rows) + 1)}
+    solution = root(residual, begin, method="hybr", options=options)
+    move = solution.x - begin
+    found = overlap.copy()
+    found[rows, columns] = found[columns, rows] = solution.x
+    values = np.linalg.eigvalsh(found)
+    if np.abs(solution.fun).max() > POLISHED or values[0] < -LITTLE or values[-1] > 1 + LITTLE:
+        return None
+    moves = np.abs(move) > LITTLE
+    for share in np.linspace(0, 1, BETWEEN + 2)[:-1]:
+        if (residual(begin + share * move)[moves] * move[moves] < 0).any():
+            return None
+    return bounded(found)
+
+
+def _leaving(image, overlap) -> np.ndarray:
+    """What the iteration leaves an overlap by: directions at 0 that grow, those at 1 that shrink.
+
+    The change (r,) of the diagonal that it would go on from, 0 where it stays.
+    """
+    size = np.diag(overlap)
+    away = np.where(size < NEGLIGIBLE, 1.0, np.where(size > 1 - NEGLIGIBLE, -1.0, 0.0))
+    if not away.any():
+        return away
+    # Of what is recovered exactly less is left out: its basin may be narrow.
+    probe = overlap + np.diag(np.where(away > 0, LITTLE, -NEGLIGIBLE) * np.abs(away))
+    further = np.diag(image(probe)[0] - probe) * away > 0
+    return UNINFORMED * np.where(further, away, 0.0)
 
 
 def _next_to(
@@ -300,6 +385,46 @@ def curve(
         [jump for jump in found if jump is not None],
         tolerance,
     )
+
+
+def found_from(channel: Channel, found: Curve) -> Float[np.ndarray, " r"]:
+    """The α from which each direction has an overlap on the curve `uninformed`, to `tolerance`.
+
+    Where directions before it are found only in part this is later than with them known. 0 where
+    the smallest α has it already, inf where the largest has it not.
+    """
+    rising = np.argsort(found.alpha)
+    alphas, overlaps = found.alpha[rising], found.overlap[rising]
+    known: dict[tuple[int, bytes], float] = {}
+    result = np.full(channel.rank, np.inf)
+    for k in range(channel.rank):
+        size = overlaps[:, k, k]
+        places = np.flatnonzero(size > FOUND)
+        if len(places):
+            first = int(places[0])
+            key = (
+                first,
+                np.round(size, 6).tobytes(),
+            )  # directions that are alike are looked for once
+            if key not in known:
+                known[key] = _emergence(channel, found.tolerance, alphas, overlaps, k, first)
+            result[k] = known[key]
+    return result
+
+
+def _emergence(channel, tolerance, alphas, overlaps, k, first) -> float:
+    """Halve between the last α without direction k and the first with it."""
+    if first == 0:
+        return 0.0
+    low, high, overlap = alphas[first - 1], alphas[first], overlaps[first - 1]
+    while high - low > tolerance:
+        middle = (low + high) / 2
+        point = continued(channel, middle, overlap, branch="uninformed").overlap
+        if point[k, k] > FOUND:
+            high = middle
+        else:
+            low, overlap = middle, point
+    return float(low + high) / 2
 
 
 def cleaned(overlap: Float[np.ndarray, "*batch r r"]) -> Float[np.ndarray, "*batch r r"]:

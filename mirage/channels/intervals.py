@@ -1,0 +1,54 @@
+"""The probability that a Gaussian number lies in an interval, in logs, with its derivatives."""
+
+import math
+
+import jax.numpy as jnp
+from jax.scipy.special import log_ndtr
+from jaxtyping import Array, Float
+
+# What stands for infinity among the ends of intervals: derivatives want numbers.
+FAR = 1e6
+
+
+def _log_ndtr_scaled(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log Φ(x) + x²/2 for x ≤ 0, without the two large terms."""
+    far = x < -8
+    near, away = jnp.where(far, -1, x), jnp.where(far, x, -8)
+    s = 1 / away**2
+    # Φ(x) = φ(x)/|x| (1 − 1/x² + 3/x⁴ − ...)
+    series = jnp.log1p(-s * (1 - 3 * s * (1 - 5 * s * (1 - 7 * s * (1 - 9 * s)))))
+    tail = series - jnp.log(-away) - math.log(2 * math.pi) / 2
+    return jnp.where(far, tail, log_ndtr(near) + near**2 / 2)
+
+
+def interval_output(
+    lower: Float[Array, "*batch"],
+    upper: Float[Array, "*batch"],
+    omega: Float[Array, "*batch"],
+    variance: Float[Array, ""],
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"], Float[Array, "*batch"]]:
+    """log P(lower < h < upper), h ~ N(ω, V), and its two derivatives in ω.
+
+        P = Φ(β) − Φ(α),  s ∂ log P = (φ(α) − φ(β))/P,
+        V ∂² log P = (α φ(α) − β φ(β))/P − (s ∂ log P)²,
+
+    α = (lower − ω)/s, β = (upper − ω)/s, s = √V. All is taken relative to the density at the end
+    next to ω, on the side of the lower tail, so that nothing cancels or underflows far away.
+    """
+    s = jnp.sqrt(variance)
+    alpha = (jnp.maximum(lower, -FAR) - omega) / s
+    beta = (jnp.minimum(upper, FAR) - omega) / s
+    mirrored = alpha + beta > 0
+    a, b = jnp.where(mirrored, -beta, alpha), jnp.where(mirrored, -alpha, beta)
+    # b may lie above 0, where Φ(b) ≥ 1/2 needs no scaling.
+    scaled = jnp.where(b > 0, log_ndtr(b) + b**2 / 2, _log_ndtr_scaled(jnp.minimum(b, 0)))
+    exponent = (a - b) * (-a - b) / 2  # φ(a)/φ(b) = exp(−(a² − b²)/2), a + b ≤ 0
+    exponent = -jnp.abs(exponent)
+    ratio = jnp.exp(_log_ndtr_scaled(jnp.minimum(a, 0)) - scaled + exponent)
+    rest = jnp.log1p(-jnp.minimum(ratio, 1 - jnp.finfo(a.dtype).eps))
+    log_p = jnp.where(b > 0, log_ndtr(b), scaled - b**2 / 2) + rest
+    at_b = jnp.exp(-scaled - rest - math.log(2 * math.pi) / 2)
+    at_a = at_b * jnp.exp(exponent)
+    first = at_a - at_b
+    second = jnp.where(at_a > 0, a, 0) * at_a - jnp.where(at_b > 0, b, 0) * at_b - first**2
+    return log_p, jnp.where(mirrored, -first, first) / s, second / variance
