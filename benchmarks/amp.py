@@ -3,8 +3,8 @@
     python benchmarks/amp.py [--rounds 5] [--wait 60] [--skip-large]
 
 One iteration for the parity sign(h1 h2) at d = 500, n/d = 3, in turns: mirage alone (one seed) and
-in a batch of seeds, the NumPy iteration with a channel for all samples at once, and once the
-script that takes a sample at a time. Then the experiment `parity_transition` at its defaults from
+in a batch of seeds, two NumPy iterations with a channel for all samples at once (the script's
+quadrature by a fixed rule, and a closed form), and once the script that takes a sample at a time. Then the experiment `parity_transition` at its defaults from
 the shell; curves of state evolution, compilation included, in a process of their own; and AMP on
 an X of 100,000 columns that is never stored.
 """
@@ -17,7 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from amp_scripts import scripted_iteration, seconds, start, vectorised_iteration
+from amp_scripts import (
+    closed_form_iteration,
+    scripted_iteration,
+    seconds,
+    start,
+    vectorised_iteration,
+)
 from report import header, line, run
 
 STEPS, SEEDS = 40, 32
@@ -68,18 +74,22 @@ def once(steps: int, seeds: int, wait: float) -> float:
 def iterations(rounds: int, wait: float) -> None:
     print("\nmilliseconds an iteration and seed, d = 500, n/d = 3: best / median")
     problem = start(np.random.default_rng(0), 500, 1500, 0.5)
-    taken: dict[str, list[float]] = {"one seed": [], f"{SEEDS} seeds": [], "NumPy": []}
+    numpy = {"NumPy, fixed rule": vectorised_iteration, "NumPy, closed form": closed_form_iteration}
+    taken: dict[str, list[float]] = {name: [] for name in ("one seed", f"{SEEDS} seeds", *numpy)}
     for _ in range(rounds):
         taken["one seed"].append(once(400, 1, wait))
         taken[f"{SEEDS} seeds"].append(once(STEPS, SEEDS, wait))
-        taken["NumPy"].append(statistics.median(seconds(vectorised_iteration, problem, 30)))
+        for name, step in numpy.items():
+            taken[name].append(statistics.median(seconds(step, problem, 20)))
     scripted = seconds(scripted_iteration, problem, 1)[0]
     for name, values in taken.items():
         line(name, f"{1e3 * min(values):.2f} / {1e3 * statistics.median(values):.2f}")
     line("one sample at a time (once)", f"{1e3 * scripted:.0f}")
     batch = statistics.median(taken[f"{SEEDS} seeds"])
     line("script / mirage in a batch", f"{scripted / batch:.0f}", "1000")
-    line("NumPy / mirage in a batch", f"{statistics.median(taken['NumPy']) / batch:.1f}", "10")
+    for name, target in zip(numpy, ("10", ""), strict=True):
+        ratio = statistics.median(taken[name]) / batch
+        line(f"{name} / mirage in a batch", f"{ratio:.1f}", target)
 
 
 def experiment(wait: float) -> None:

@@ -57,6 +57,8 @@ class Amp(WithChannel):
     direction, or a matrix). A run whose Û grows beyond any posterior mean has diverged: NaN.
     """
 
+    # The channel costs more than X, and cells need different numbers of steps.
+    side_by_side = False
     steps: int = eqx.field(static=True, default=200)
     damping: float = 0.0
     tolerance: float = 1e-4
@@ -84,9 +86,6 @@ class Amp(WithChannel):
             before = LinearisedAmp(steps=self.start_steps).queries(network, rank)
         extra = rank if self.start == "spectral" else 0  # to compare rotations
         return rank * self.steps + before[0] + extra, rank * self.steps + before[1]
-
-    def columns(self, network, rank):
-        return rank**2 if self.start == "spectral" else rank
 
     def init(self, key, problem, memory):
         channel = self.channel or channel_of(problem.target)

@@ -64,6 +64,8 @@ class Algorithm(Option, abc.ABC):
     group: ClassVar[str] = "algorithm"
     # Whether loss, activation and network matter to it; where not, one run serves all of them.
     uses_model: ClassVar[bool] = True
+    # Whether cells of several sample sizes run side by side, to read X once for all of them.
+    side_by_side: ClassVar[bool] = True
     steps: eqx.AbstractVar[int]
 
     @abc.abstractmethod

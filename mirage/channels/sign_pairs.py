@@ -33,7 +33,9 @@ def same_sign(
     `second` is (aa, ab, bb).
     """
     dtype = a.dtype
-    rho = jnp.broadcast_to(jnp.clip(correlation, -1 + APART, 1 - APART), a.shape)
+    # One correlation for the whole batch stays one number: its sines are taken once.
+    rho = jnp.clip(correlation, -1 + APART, 1 - APART)
+    rho = rho.reshape(*(1,) * (a.ndim - rho.ndim), *rho.shape)
     s = jnp.sqrt((1 - rho) * (1 + rho))
     apart = jnp.logaddexp(log_ndtr(a) + log_ndtr(b), log_ndtr(-a) + log_ndtr(-b))
     x, w = np.polynomial.legendre.leggauss(NODES)

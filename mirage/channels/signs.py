@@ -83,8 +83,16 @@ class SignProduct(Channel):
     def rank(self):
         return self.k
 
+    @property
+    def _certain(self) -> bool:
+        """Whether y says what s is."""
+        return not self.noisy and isinstance(self.flip, float) and self.flip == 0
+
     def prepare(self, y):
-        """log P(y|s) for s = 1 and s = −1."""
+        """s where y says it, else log P(y|s) for s = 1 and s = −1."""
+        return jnp.sign(self.scale * y)[None] if self._certain else self._log_kernel(y)
+
+    def _log_kernel(self, y):
         s = jnp.asarray([1.0, -1.0], y.dtype).reshape(2, *(1,) * y.ndim)
         if self.noisy:
             noise = jnp.asarray(self.noise, y.dtype)
@@ -96,6 +104,8 @@ class SignProduct(Channel):
 
     def output(self, prepared, omega, covariance):
         covariance = self._wide(covariance)
+        if self._certain:
+            return sign_output(prepared[0], omega, covariance)
         sides = [sign_output(jnp.full_like(omega[0], s), omega, covariance) for s in (1.0, -1.0)]
         log_weights = prepared + jnp.stack([side.log_evidence for side in sides])
         return mixture(
@@ -136,7 +146,7 @@ class SignProduct(Channel):
             y = self.scale * s[:, None] + jnp.sqrt(jnp.asarray(self.noise, dtype)) * u[None]
             log_w = jnp.log(w / w.sum()).reshape(column)
             return y.ravel(), jnp.concatenate([log_w + log_s[:1], log_w + log_s[1:]])
-        log_kernel = self.prepare(s)  # (s, y)
+        log_kernel = self._log_kernel(s)  # (s, y)
         log_y = jax.nn.logsumexp(
             log_kernel.reshape(2, 2, *(1,) * (log_s.ndim - 1)) + log_s[:, None], axis=0
         )
@@ -145,7 +155,7 @@ class SignProduct(Channel):
     def _average(self, weights, log_s, scores):
         """Averages over ω with these weights, from log P(s|ω) and ∂ log P(s|ω), s = 1 and −1."""
         y, log_y = self._outcomes(log_s)
-        log_kernel = self.prepare(y)  # (s, y)
+        log_kernel = self._log_kernel(y)  # (s, y)
         log_kernel = log_kernel.reshape(*log_kernel.shape, *(1,) * (log_s.ndim - 1))
         joint = log_kernel + log_s[:, None]
         evidence = jax.nn.logsumexp(joint, axis=0)

@@ -29,8 +29,10 @@ class Batch:
 
 def cells_at_once(setup: Setup, design: Design) -> int:
     """How many cells ask the same X in one product; those with a memory go one after the other."""
+    if not (design.memoryless and setup.algorithm.side_by_side):
+        return 1
     columns = setup.algorithm.columns(setup.network, setup.target.rank)
-    return max(1, COLUMNS // columns) if design.memoryless else 1
+    return max(1, COLUMNS // columns)
 
 
 class Plan:
