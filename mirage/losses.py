@@ -75,6 +75,13 @@ class Mse(Loss):
         return optax.losses.l2_loss(t, y)
 
 
+class Correlation(Loss):
+    """−y t: SGD on it sees a label through y alone, whatever the network says."""
+
+    def value(self, t, y):
+        return -y * t
+
+
 class Huber(Loss):
     """½(t − y)² within `delta` of y, linear beyond: ℓ'(0, y) = −clip(y, −δ, δ)."""
 

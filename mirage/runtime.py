@@ -109,9 +109,10 @@ class Runtime(Option, abc.ABC):
         """Whether this process is the one that writes results."""
         return jax.process_index() == 0
 
-    def width(self) -> int:
-        """Seeds side by side in one kernel on each device."""
-        return self.seeds_at_once or (1 if jax.default_backend() == "cpu" else 16)
+    def width(self, on_cpu: int = 1) -> int:
+        """Seeds side by side in one kernel on each device; so many on a CPU, if not told."""
+        fitting = on_cpu if jax.default_backend() == "cpu" else max(16, on_cpu)
+        return self.seeds_at_once or fitting
 
 
 class Default(Runtime):

@@ -25,6 +25,27 @@ def cholesky(matrix: Float[Array, "r r"]) -> Float[Array, "r r"]:
     return jnp.stack([jnp.stack(row + [zero] * (r - len(row))) for row in rows])
 
 
+def semidefinite_root(matrix: Float[Array, "r r"]) -> Float[Array, "r r"]:
+    """L, lower triangular, with L Lᵀ = matrix, for one that may be singular up to rounding.
+
+    Where a pivot is rounding of its diagonal the column is zero.
+    """
+    r = len(matrix)
+    smallest = 4 * r * jnp.finfo(matrix.dtype).eps
+    zero = jnp.zeros((), matrix.dtype)
+    rows: list[list[Array]] = []
+    for i in range(r):
+        row: list[Array] = []
+        for j in range(i):
+            rest = matrix[i, j] - sum((row[k] * rows[j][k] for k in range(j)), start=zero)
+            pivot = rows[j][j]
+            row.append(jnp.where(pivot > 0, rest / jnp.where(pivot > 0, pivot, 1), 0))
+        rest = matrix[i, i] - sum((value**2 for value in row), start=zero)
+        row.append(jnp.where(rest > smallest * matrix[i, i], jnp.sqrt(jnp.maximum(rest, 0)), 0))
+        rows.append(row)
+    return jnp.stack([jnp.stack(row + [zero] * (r - len(row))) for row in rows])
+
+
 def inverse_lower(lower: Float[Array, "r r"]) -> Float[Array, "r r"]:
     """The inverse of a lower triangular matrix."""
     r = len(lower)

@@ -33,7 +33,7 @@ ACTIVATIONS = [*_own(Activation), Activation.options()["hermite"](degree=5)]
 # Message passing moves r² columns a step, and stops when it has settled: a few steps are enough.
 _AMP = pytest.param(Amp(steps=6, start_steps=4), marks=pytest.mark.slow)
 # What compiles longest, and does what others do too: among the slow tests.
-_LATE = ("linearised_amp", "first_layer_gd", "gd_and_power_iteration")
+_LATE = ("linearised_amp", "full_batch_gd", "gd_and_power_iteration")
 ALGORITHMS = [
     _AMP
     if a.name() == "amp"
@@ -41,7 +41,9 @@ ALGORITHMS = [
     if a.name() in _LATE
     else a
     for a in _own(Algorithm)
+    if not a.one_pass
 ]
+ONE_PASS = [a for a in _own(Algorithm) if a.one_pass]
 DESIGNS = _own(Design)
 # For what compiles long: the stored design at once, the others among the slow tests.
 SLOW_BUT_DENSE = [

@@ -102,7 +102,7 @@ def test_power_iteration_is_the_power_of_the_explicit_matrix():
     slopes = -np.clip(y, -1, 1)
     sigma = x.T @ ((slopes - slopes.mean())[:, None] * x) / n
     result = trained(PowerIteration(steps=steps, step_size=eta), problem, memory)
-    a, start = problem.network.init(jax.random.split(jax.random.key(0))[0], d)
+    a, start = problem.network.init(jax.random.split(jax.random.key(0))[0], problem.directions)
     expected = np.asarray(start, np.float64) @ np.linalg.matrix_power(sigma, steps)
     expected *= ((-eta * np.asarray(a) * 2.0) ** steps)[:, None]  # σ''(0) = 2
     np.testing.assert_allclose(result["weights"], expected, rtol=2e-4, atol=1e-9)

@@ -238,7 +238,7 @@ def test_a_degree_outside_the_table_is_refused(degree):
 @pytest.mark.parametrize("width", [2, 10])
 def test_the_symmetric_start_is_made_of_twins_that_cancel(width):
     half, network = width // 2, TwoLayer(width=width, initial_norm=0.3)
-    a, w = network.init(jax.random.key(0), 50)
+    a, w = network.init(jax.random.key(0), jnp.eye(2, 50))
     assert (a.shape, w.shape) == ((width,), (width, 50))
     np.testing.assert_array_equal(jnp.abs(a), 1)
     np.testing.assert_array_equal(a[:half], -a[half:])
@@ -249,7 +249,7 @@ def test_the_symmetric_start_is_made_of_twins_that_cancel(width):
 
 @each_activation
 def test_the_symmetric_start_computes_zero(activation):
-    a, w = TwoLayer(width=6, initial_norm=2.0).init(jax.random.key(1), 50)
+    a, w = TwoLayer(width=6, initial_norm=2.0).init(jax.random.key(1), jnp.eye(2, 50))
     z = w @ jax.random.normal(jax.random.key(2), (50, 200))
     first, second = output(activation, a[:3], z[:3]), output(activation, a[3:], z[3:])
     np.testing.assert_array_equal(first + second, 0)
@@ -259,7 +259,9 @@ def test_the_symmetric_start_computes_zero(activation):
 
 
 def test_a_start_without_symmetry_has_distinct_neurons():
-    a, w = TwoLayer(width=5, symmetric=False, initial_norm=1.5).init(jax.random.key(0), 50)
+    a, w = TwoLayer(width=5, symmetric=False, initial_norm=1.5).init(
+        jax.random.key(0), jnp.eye(2, 50)
+    )
     np.testing.assert_array_equal(jnp.abs(a), 1)
     np.testing.assert_allclose(jnp.linalg.norm(w, axis=1), 1.5, rtol=1e-6)
     assert len(np.unique(w, axis=0)) == 5
@@ -268,7 +270,9 @@ def test_a_start_without_symmetry_has_distinct_neurons():
 def test_first_weights_are_uniform_on_the_sphere_and_signs_fair():
     # On the sphere of radius 1 in d dimensions: E w = 0, E w_i² = 1/d, E w_i⁴ = 3/(d(d+2)).
     n, d = 40_000, 3
-    a, w = TwoLayer(width=n, initial_norm=1.0, symmetric=False).init(jax.random.key(3), d)
+    a, w = TwoLayer(width=n, initial_norm=1.0, symmetric=False).init(
+        jax.random.key(3), jnp.eye(2, d)
+    )
     a, w = np.asarray(a, np.float64), np.asarray(w, np.float64)
     assert abs(a.mean()) <= 5 / math.sqrt(n)
     assert (np.abs(w.mean(axis=0)) <= 5 / math.sqrt(d * n)).all()

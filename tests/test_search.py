@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import mirage
 from mirage import Experiment, simulate
 from mirage import __main__ as main
-from mirage.algorithms import FirstLayerGd, PowerIteration
+from mirage.algorithms import FullBatchGd, PowerIteration
 from mirage.analysis.minimal_samples import theorem_samples, trend
 from mirage.designs import Dense
 from mirage.experiments.search import Bisection, Evaluations, bisect, crossings
@@ -143,7 +143,7 @@ SMALL = {
     "target": Quadratic(),
     "loss": Mse(),
     "activation": mirage.compose("activation=quadratic").activation,
-    "algorithm": FirstLayerGd(steps=150, step_size=0.03),
+    "algorithm": FullBatchGd(steps=150, step_size=0.03, intercept_step_size=1.0),
     "network": TwoLayer(),
     "d": [14, 20],
     "seeds": 4,

@@ -2,21 +2,29 @@
 
 from mirage.algorithms.amp import Amp
 from mirage.algorithms.base import Algorithm, Problem, Trained, draw_problem
-from mirage.algorithms.first_layer_gd import FirstLayerGd
+from mirage.algorithms.extragradient import Extragradient
+from mirage.algorithms.full_batch_gd import FullBatchGd
 from mirage.algorithms.gd_and_power_iteration import GdAndPowerIteration
 from mirage.algorithms.layerwise_gd import LayerwiseGd
 from mirage.algorithms.linearised_amp import LinearisedAmp
+from mirage.algorithms.lookahead import Lookahead
 from mirage.algorithms.loop import train
+from mirage.algorithms.online_sgd import OnlineSgd
+from mirage.algorithms.order_parameter_chain import OrderParameterChain
 from mirage.algorithms.power_iteration import PowerIteration
 from mirage.algorithms.spectral import Spectral
 
 __all__ = [
     "Algorithm",
     "Amp",
-    "FirstLayerGd",
+    "Extragradient",
+    "FullBatchGd",
     "GdAndPowerIteration",
     "LayerwiseGd",
     "LinearisedAmp",
+    "Lookahead",
+    "OnlineSgd",
+    "OrderParameterChain",
     "PowerIteration",
     "Problem",
     "Spectral",

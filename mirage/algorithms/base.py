@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mirage.activations import Activation
 from mirage.designs import Matrix, Memory
@@ -17,12 +17,21 @@ from mirage.options import Option
 from mirage.targets import Target
 
 
+class Window(NamedTuple):
+    """What a one-pass algorithm sees at a time: the rows `first` to `last` − 1 of a block."""
+
+    block: Int[Array, ""]
+    first: Int[Array, ""]
+    last: Int[Array, ""]
+
+
 class Problem(eqx.Module):
     """All that an algorithm is given: the samples (X through its products, y) and the model.
 
     `directions` is U, whose rows the target sees; algorithms use it for fresh samples and
     measures only, and so `inputs` with the key that X is drawn from. `labels` has the blocks of
-    the matrix's rows.
+    the matrix's rows; a one-pass algorithm has none, and draws those of its `window` by
+    `labels_key`.
     """
 
     matrix: Matrix
@@ -34,6 +43,13 @@ class Problem(eqx.Module):
     loss: Loss
     activation: Activation
     network: TwoLayer
+    labels_key: Key[Array, ""] | None = None
+    window: Window | None = None
+
+    def draw_labels(self, block: Any, h: Float[Array, "size r"]) -> Float[Array, " size"]:
+        """The labels of a block of rows, given h."""
+        assert self.labels_key is not None
+        return self.target.draw(jax.random.fold_in(self.labels_key, block), h)
 
     def centre(self) -> Float[Array, ""]:
         """The sample mean of ℓ'(0, y); zero for a loss whose mean is not to be taken off."""
@@ -43,9 +59,12 @@ class Problem(eqx.Module):
 
 
 class Trained(eqx.Module):
-    """A trained network f(x) = Σ_j a_j σ(w_j·x + b_j) + c, whose population error is asked for."""
+    """A trained network f(x) = Σ_j a_j σ(w_j·x + b_j) + c, whose population error is asked for.
 
-    weights: Float[Array, "m d"]
+    Weights of None are those of the last state, known by their order parameters.
+    """
+
+    weights: Float[Array, "m d"] | None
     biases: Float[Array, " m"]
     readout: Float[Array, " m"]
     intercept: Float[Array, ""]
@@ -66,6 +85,13 @@ class Algorithm(Option, abc.ABC):
     uses_model: ClassVar[bool] = True
     # Whether cells of several sample sizes run side by side, to read X once for all of them.
     side_by_side: ClassVar[bool] = True
+    # Whether every sample is seen once, in order, in blocks of so many rows.
+    one_pass: ClassVar[bool] = False
+    block: ClassVar[int] = 0
+    # Whether it needs no X and no U: rows N(0, I_d) and orthonormal directions are enough.
+    needs_law_alone: ClassVar[bool] = False
+    # Seeds side by side on a CPU, for an algorithm with little to do in a step.
+    seeds_at_once: ClassVar[int] = 1
     steps: eqx.AbstractVar[int]
 
     @abc.abstractmethod
@@ -74,6 +100,11 @@ class Algorithm(Option, abc.ABC):
 
         `rank` is that of the target.
         """
+
+    @property
+    def needs_gaussian(self) -> bool:
+        """Whether it is for inputs N(0, I_d) alone."""
+        return self.needs_law_alone
 
     def columns(self, network: TwoLayer, rank: int) -> int:
         """How many columns one product takes; those of the network by default."""
@@ -89,7 +120,19 @@ class Algorithm(Option, abc.ABC):
 
     @abc.abstractmethod
     def step(self, state: Any, problem: Problem) -> Any:
-        """One step."""
+        """One step; of a one-pass algorithm, over the samples of the problem's window."""
+
+    def schedule(self, n: Int[Array, ""]) -> Int[Array, " saves"]:
+        """What is done at every save: steps, or the samples seen in one pass over n."""
+        return jnp.arange(self.steps + 1, dtype=jnp.int32)
+
+    def check_cell(self, *, n: int, d: int, network: TwoLayer, rank: int) -> None:
+        """ValueError where it cannot run on n samples in d dimensions; it can by default."""
+        return
+
+    def order_parameters(self, state: Any, problem: Problem) -> dict[str, Array]:
+        """`overlap` = W Uᵀ (m, r) and `gram` = W Wᵀ (m, m)."""
+        return order_parameters(state.weights, problem.directions)
 
     def stopped(self, state: Any) -> Bool[Array, ""] | bool:
         """Whether nothing more will change; a rule of the algorithm's own, none by default."""
@@ -112,14 +155,27 @@ class Algorithm(Option, abc.ABC):
         return Cost(n * self.steps, 2 * n * d * sum(self.queries(network, rank)))
 
 
+def order_parameters(weights: Array, directions: Array) -> dict[str, Array]:
+    """`overlap` = W Uᵀ (m, r) and `gram` = W Wᵀ (m, m)."""
+    return {"overlap": weights @ directions.T, "gram": weights @ weights.T}
+
+
 def draw_problem(
     key: Key[Array, ""],
     matrix: Matrix,
     directions: Float[Array, "r d"],
     target: Target,
+    *,
+    one_pass: bool = False,
     **model: Any,
 ) -> tuple[Problem, Memory]:
-    """Labels for a matrix: h = U X asked first, then y given h, block by block."""
+    """Labels for a matrix: h = U X asked first, then y given h, block by block; none in advance
+    for `one_pass`.
+    """
+    if one_pass:
+        labels = jnp.zeros((0, matrix.rows.size))
+        problem = Problem(matrix, labels, directions, target=target, labels_key=key, **model)
+        return problem, matrix.memory()
     h, memory = matrix.forward(directions, matrix.memory())
 
     def label(block, h_block):

@@ -1,5 +1,7 @@
 """Fresh samples, independent of those a network was trained on: for its readout and its error."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -7,6 +9,7 @@ from jaxtyping import Array, Float, Key
 from mirage import lapack
 from mirage.algorithms.base import Problem, Trained
 from mirage.designs import Rows
+from mirage.designs.base import RowFunction
 from mirage.network import output
 
 BLOCK = 2048
@@ -38,6 +41,47 @@ def fresh_projections(
 
     both = rows.map(project)
     return both[:, :r], both[:, r:]
+
+
+def fresh_pull_back(
+    key: Key[Array, ""], problem: Problem, function: RowFunction, weights: Float[Array, "m d"]
+) -> tuple[Float[Array, "m d"], Any]:
+    """G X and sums over rows as by `Matrix.pull_back`, for as many fresh rows x ~ N(0, I_d).
+
+    (G, summed) = function(W x, y), row by row. No x is drawn: with an orthonormal basis P of the
+    span of U and W, Σ_i g_i x_iᵀ is Σ_i g_i (P x_i)ᵀ P plus a Gaussian matrix off that span whose
+    rows have the covariance Σ_i g_i g_iᵀ.
+    """
+    stacked = jnp.concatenate([problem.directions, weights])
+    r, d = problem.directions.shape
+    basis, triangle = lapack.qr(stacked.T)  # (d, k), (k, r + m)
+    rows = problem.matrix.rows
+    key_x, key_y, key_rest = jax.random.split(key, 3)
+
+    def visit(block, carry):
+        inside, square, sums = carry
+        shape = (triangle.shape[0], rows.size)
+        p = jax.random.normal(jax.random.fold_in(key_x, block), shape, weights.dtype)
+        both = triangle.T @ p
+        y = problem.target.draw(jax.random.fold_in(key_y, block), both[:r].T)
+        g, summed = function(both[r:], y)
+        g = rows.keep(block, g)
+        return inside + g @ p.T, square + g @ g.T, rows.add(block, sums, summed)
+
+    like_z = jax.ShapeDtypeStruct((len(weights), rows.size), weights.dtype)
+    like_y = jax.ShapeDtypeStruct((rows.size,), weights.dtype)
+    g, summed = jax.eval_shape(function, like_z, like_y)
+    start = (
+        jnp.zeros((g.shape[0], triangle.shape[0]), g.dtype),
+        jnp.zeros((g.shape[0], g.shape[0]), g.dtype),
+        rows.no_sums(summed),
+    )
+    inside, square, sums = rows.fold(visit, start)
+    values, vectors = lapack.eigh(square)
+    root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None]
+    off = jax.random.normal(key_rest, (g.shape[0], d), weights.dtype)
+    off = off - (off @ basis) @ basis.T
+    return inside @ basis.T + root @ off, sums
 
 
 def fresh_features(

@@ -76,7 +76,7 @@ class LayerwiseGd(Algorithm):
         return getattr(optax, self.optimizer)(self.step_size)
 
     def init(self, key, problem, memory):
-        a, weights = problem.network.init(key, problem.directions.shape[1])
+        a, weights = problem.network.init(key, problem.directions)
         centre = problem.centre() if self.centred else jnp.zeros((), weights.dtype)
         return State(weights, a, centre, self._descent().init(weights), memory)
 

@@ -42,7 +42,7 @@ class PowerIteration(Algorithm):
         return network.width * self.steps, network.width * self.steps
 
     def init(self, key, problem, memory):
-        a, weights = problem.network.init(key, problem.directions.shape[1])
+        a, weights = problem.network.init(key, problem.directions)
         zero = jnp.zeros((1,), weights.dtype)
         curvature = _second_derivative(problem.activation, zero)[0]
         centre = problem.centre() if self.centred else jnp.zeros((), weights.dtype)

@@ -21,18 +21,26 @@ class StreamedMatrix(DrawnMatrix):
 
     def block(self, b):
         # The barrier makes both products use one drawing.
-        x = self.inputs.block(self.source, b, size=BLOCK, d=self.d)
+        x = self.inputs.block(self.source, b, size=self.rows.size, d=self.d)
         return jax.lax.optimization_barrier(x)
 
 
 class Streamed(Design):
-    """The X of `dense`, never kept: memory for X is one block, whatever n; time is for drawing."""
+    """The X of `dense`, never kept: memory for X is one block, whatever n; time is for drawing.
+
+    With another number of rows a `block` it is another X of the same law.
+    """
+
+    block: int = eqx.field(static=True, default=BLOCK)
+
+    def __check_init__(self):
+        self.check("block", self.block >= 1, "expected a whole number ≥ 1")
 
     def draw(self, key, inputs, *, n_max, d):
         return inputs.source(key, "train")
 
     def matrix(self, drawn, seed, n, inputs, *, n_max, d, right, left, bound=None):
-        rows = Rows.of(n, capacity=n_max, size=BLOCK, bound=bound)
+        rows = Rows.of(n, capacity=n_max, size=self.block, bound=bound)
         source = jax.tree.map(lambda array: array[seed], drawn)
         return StreamedMatrix(rows=rows, inputs=inputs, source=source, d=d)
 
@@ -44,4 +52,4 @@ class Streamed(Design):
         return 16
 
     def bytes_working(self, *, n_max: int, d: int, right: int, left: int) -> int:
-        return 4 * (16 * n_max + 16 * BLOCK * d)
+        return 4 * (16 * n_max + 16 * self.block * d)

@@ -48,6 +48,7 @@ def run_seed(
             design.matrix(drawn, seed, n, inputs, **size),
             directions,
             setup.target,
+            one_pass=setup.algorithm.one_pass,
             inputs=inputs,
             inputs_key=matrix_key,
             loss=setup.loss,
@@ -59,7 +60,7 @@ def run_seed(
         key_train = stream(key, "training")
         result = train(key_train, setup.algorithm, problem, memory, sample_error=not integrable)
         if not keep_weights:
-            del result["weights"]
+            result.pop("weights", None)
         if not orthonormal:
             result["direction_gram"] = directions @ directions.T
         return result

@@ -110,7 +110,8 @@ class Executor:
 
     def _run_chunk(self, batch, cells, first, last) -> Iterator[Block]:
         chunk, seeds = self.plan.chunks[batch], self.experiment.seeds
-        width = chunk if seeds > chunk else -(-(last - first) // self.plan.unit) * self.plan.unit
+        unit = self.plan.unit(batch)
+        width = chunk if seeds > chunk else -(-(last - first) // unit) * unit
         numbers = self.experiment.first_seed + np.minimum(np.arange(first, first + width), last - 1)
         keys = self._share(seed_keys(self.experiment, batch.d, numbers))
         self._describe(f"d={batch.d} drawing")
@@ -159,13 +160,12 @@ class Executor:
             keys.shape, sharding, lambda index: keys[index], dtype=keys.dtype
         )
 
-    def _over_seeds(self, function):
+    def _over_seeds(self, function, width):
         """`function(key, drawn, seed, n, ...)` a seed: over devices, `width` side by side.
 
         Every seed sees the same shapes, however many there are, so that its bits do not
         depend on the others.
         """
-        width = self.plan.width
 
         def local(key_data, drawn, n, *shared):
             keys = jax.random.wrap_key_data(key_data)
@@ -210,7 +210,7 @@ class Executor:
             return batch.design.draw(stream(key, "matrix"), inputs, n_max=batch.n_max, d=batch.d)
 
         args = (keys, (), np.int32(0), jax.tree.map(as_array, numbers))
-        compiled = self._compile("draw", None, self._over_seeds(draw), *args)
+        compiled = self._compile("draw", None, self._over_seeds(draw, batch.width), *args)
         start = time.perf_counter()
         drawn = jax.block_until_ready(compiled(*args))
         self.clock.lap("draw", start)
@@ -229,7 +229,7 @@ class Executor:
         args = (keys, drawn, np.asarray(sizes, np.int32), lanes)
         args = (*args, jax.tree.map(as_array, numbers))
         kind = (family.names, len(sizes))
-        compiled = self._compile("train", kind, self._over_seeds(seed), *args)
+        compiled = self._compile("train", kind, self._over_seeds(seed, batch.width), *args)
         start = time.perf_counter()
         values = compiled(*args)
         if jax.process_count() > 1:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +11,7 @@ import equinox as eqx
 from mirage.activations import Activation, Cos
 from mirage.algorithms import Algorithm, LayerwiseGd
 from mirage.channels.optimal import made_for
-from mirage.designs import Auto, DesignChoice
+from mirage.designs import Auto, Design, DesignChoice, Streamed
 from mirage.experiments.search import Search
 from mirage.experiments.theory import Theory
 from mirage.experiments.tune import Tune
@@ -51,9 +51,44 @@ class Setup(eqx.Module):
 
     @property
     def columns(self) -> tuple[int, int]:
-        """Query columns on the right and on the left of X, those for the labels included."""
+        """Query columns on the right and on the left of X, those for the labels included.
+
+        At least one on the left: designs keep arrays of so many.
+        """
         right, left = self.algorithm.queries(self.network, self.target.rank)
-        return right + self.target.rank, left
+        return right + self.target.rank, max(1, left)
+
+    def resolved_design(self, *, n: int, d: int, fits: Callable[[Design], bool]) -> Design:
+        """The design of one cell; rows that are seen once are streamed, whatever was asked."""
+        if self.algorithm.one_pass:
+            return Streamed(block=self.algorithm.block)
+        right, left = self.columns
+        size = {"n": n, "d": d, "right": right, "left": left, "steps": self.algorithm.steps}
+        return self.design.resolve(self.inputs, **size, fits=fits)
+
+    def bytes_working(self, design: Design, *, n_max: int, d: int) -> int:
+        """Bytes that one run needs besides X."""
+        algorithm, (right, left) = self.algorithm, self.columns
+        if algorithm.needs_law_alone:
+            return 64 * algorithm.block * (self.network.width + self.target.rank)
+        if algorithm.one_pass:  # and no arrays over all rows
+            return design.bytes_working(n_max=algorithm.block, d=d, right=right, left=left)
+        # The second stage has projections and features.
+        stage_2 = 12 * n_max * self.network.width
+        return design.bytes_working(n_max=n_max, d=d, right=right, left=left) + stage_2
+
+    def check_cell(self, *, n: int, d: int) -> None:
+        """ValueError where there is no such cell."""
+        rank, (right, left) = self.target.rank, self.columns
+        design = self.resolved_design(n=n, d=d, fits=lambda _: True)
+        design.check_size(self.inputs, n_min=n, d=d, right=right, left=left)
+        self.algorithm.check_cell(n=n, d=d, network=self.network, rank=rank)
+        accepted = f"algorithm={self.algorithm.name()} with these settings is for inputs=gaussian"
+        if self.algorithm.needs_gaussian:
+            require(self.inputs.standard_gaussian, "inputs", self.inputs.name(), accepted)
+        if self.algorithm.needs_law_alone:
+            accepted += " and orthonormal directions"
+            require(self.directions.orthonormal, "directions", self.directions.name(), accepted)
 
     def with_setting(self, key: str, value: Any) -> "Setup":
         """The same with one setting changed, `key` as `group.setting`; ValueError names it else."""
@@ -209,17 +244,12 @@ class Experiment:
                 raise ValueError(f"{key} at d={d}: gives n={n:.3g} samples, more than 2^31")
         for setup in self.setups().values() if self.simulated else ():
             rank = setup.target.rank
-            right, left = setup.columns
             for d in self.dimensions:
                 require(d >= rank, "d", d, f"expected at least the target's rank, {rank}")
                 setup.directions.check_size(r=rank, d=d)
                 setup.inputs.check_size(n_max=max(self.sizes(d)), d=d)
                 for n in self.sizes(d):
-                    asked = {"n": n, "d": d, "right": right, "left": left}
-                    design = setup.design.resolve(
-                        setup.inputs, **asked, steps=setup.algorithm.steps, fits=lambda _: True
-                    )
-                    design.check_size(setup.inputs, n_min=n, d=d, right=right, left=left)
+                    setup.check_cell(n=n, d=d)
 
     @property
     def dimensions(self) -> tuple[int, ...]:

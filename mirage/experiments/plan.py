@@ -19,12 +19,16 @@ SHARED_ROWS = 2**18
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """Cells of one d that share a drawn X: a design, inputs, the largest n."""
+    """Cells of one d that share a drawn X: a design, inputs, the largest n.
+
+    On each device `width` of their seeds run side by side.
+    """
 
     d: int
     design: Design
     inputs: Inputs
     n_max: int
+    width: int
 
 
 def cells_at_once(setup: Setup, design: Design) -> int:
@@ -44,8 +48,6 @@ class Plan:
     def __init__(self, experiment: Experiment, *, devices: int):
         self.experiment = experiment
         self.devices = devices
-        self.width = experiment.runtime.width()
-        self.unit = devices * self.width
         self.families = families(experiment.setups())
         self.batches = [
             (batch, cells) for d in experiment.dimensions for batch, cells in self._batches(d)
@@ -64,39 +66,42 @@ class Plan:
                 size = max(sizes) if experiment.search else n
                 design = self.design(family.setup, d, size)
                 large = n > SHARED_ROWS and experiment.search is None
-                key = (design, family.setup.inputs, large)
+                key = (design, family.setup.inputs, large, self._width(family.setup))
                 by_design.setdefault(key, []).append((family, n))
         return [
-            (Batch(d, design, inputs.load(d=d), max(n for _, n in cells)), cells)
-            for (design, inputs, _), cells in by_design.items()
+            (Batch(d, design, inputs.load(d=d), max(n for _, n in cells), width), cells)
+            for (design, inputs, _, width), cells in by_design.items()
         ]
+
+    def _width(self, setup: Setup) -> int:
+        return self.experiment.runtime.width(setup.algorithm.seeds_at_once)
+
+    def unit(self, batch: Batch) -> int:
+        """Seeds that run at a time; chunks are multiples of it."""
+        return self.devices * batch.width
 
     def design(self, setup: Setup, d: int, n: int) -> Design:
         """The design of one cell; `auto` decides by the cell and `runtime.memory` alone."""
         right, left = setup.columns
+        unit = self.devices * self._width(setup)
 
         def fits(design: Design) -> bool:
             drawn = design.bytes_drawn(n_max=n, d=d)
             working = design.bytes_working(n_max=n, d=d, right=right, left=left)
-            return self.unit * (drawn + working) <= self.experiment.runtime.memory_bytes
+            return unit * (drawn + working) <= self.experiment.runtime.memory_bytes
 
-        size = {"n": n, "d": d, "right": right, "left": left, "steps": setup.algorithm.steps}
-        return setup.design.resolve(setup.inputs, **size, fits=fits)
+        return setup.resolved_design(n=n, d=d, fits=fits)
 
     def _chunk(self, batch: Batch, cells: list[tuple[Family, int]]) -> int:
         """Seeds held at once: as many as fit `runtime.memory`, a multiple of `unit`."""
-        budget, unit = self.experiment.runtime.memory_bytes, self.unit
+        budget, unit = self.experiment.runtime.memory_bytes, self.unit(batch)
         design, size = batch.design, {"n_max": batch.n_max, "d": batch.d}
         drawn = design.bytes_drawn(**size)
         working = 0
         for family, _ in cells:
-            right, left = family.setup.columns
             lanes = self._sizes_at_once(batch, family) * len(family.setups)
             lanes = lanes if design.memoryless else 1
-            own = design.bytes_working(**size, right=right, left=left)
-            # Projections and features of the second stage.
-            stage_2 = 12 * batch.n_max * family.setup.network.width
-            working = max(working, lanes * (own + stage_2))
+            working = max(working, lanes * family.setup.bytes_working(design, **size))
         fit = (budget - unit * working) // max(1, drawn) // unit * unit
         if fit < unit:
             others = ["runtime.devices=1"] * (self.devices > 1)
@@ -111,10 +116,10 @@ class Plan:
 
     def halve(self, batch: Batch) -> bool:
         """Hold half as many seeds of a batch at once; False if there are no fewer to hold."""
-        chunk = self.chunks[batch]
-        if chunk == self.unit:
+        chunk, unit = self.chunks[batch], self.unit(batch)
+        if chunk == unit:
             return False
-        self.chunks[batch] = max(self.unit, chunk // 2 // self.unit * self.unit)
+        self.chunks[batch] = max(unit, chunk // 2 // unit * unit)
         self.halved.add(batch)
         return True
 
@@ -156,13 +161,13 @@ class Plan:
         """The plan as it is stored with the results."""
         return {
             "devices": self.devices,
-            "seeds_at_once": self.width,
             "chunks": [
                 {
                     "d": batch.d,
                     "design": batch.design.name(),
                     "inputs": batch.inputs.name(),
                     "n_max": batch.n_max,
+                    "seeds_at_once": batch.width,
                     "seeds": self.chunks[batch],
                     "halved": batch in self.halved,
                 }

@@ -38,6 +38,12 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
         "1",
     ),
     "steps_taken": ((), "steps before the algorithm stopped", "1"),
+    "diverged_at": (
+        (),
+        "steps, or samples seen in one pass, at the first save that was not finite",
+        "1",
+    ),
+    "samples_seen": (("step",), "samples seen at each save", "1"),
     "growth_trajectory": (("step", "neuron"), "growth of the iterates in each step", "1"),
     "norm": (("neuron",), "|w| after the last step", "1"),
     "overlap_trajectory": (("step", "neuron", "direction"), "W U^T after each step", "1"),
@@ -54,6 +60,11 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "biases": (("neuron",), "biases of the trained network", "1"),
     "intercept": ((), "intercept of the trained network", "1"),
     "test_error": ((), "population error E(f - g)^2 of the trained network", "label^2"),
+    "test_error_trajectory": (
+        ("step",),
+        "population error E(f - g)^2 of the network at each step",
+        "label^2",
+    ),
     "weights": (("neuron", "input"), "W after the last step", "1"),
 }
 
@@ -75,8 +86,9 @@ def measured(block: Block, clock: Clock) -> Iterator[tuple[tuple[Any, ...], dict
 def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.ndarray]:
     """What is recorded of one setup: its results and the measures that follow from them."""
     values = jax.tree.map(lambda a: a[:, lane], values)
-    values["steps_taken"] = values["steps_taken"].astype(np.float32)
     trajectory = values.pop("trajectory")
+    if "steps_taken" in values:
+        values["steps_taken"] = values["steps_taken"].astype(np.float32)
     overlap, norm = trajectory["overlap"], trajectory["norm"]
     finite = np.isfinite(norm).all(axis=(1, 2)) & np.isfinite(overlap).all(axis=(1, 2, 3))
     inside = overlap
@@ -96,6 +108,8 @@ def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.
         smallest = principal[..., -1] if principal.shape[-1] == overlap.shape[-1] else 0 * cosine
         saved["subspace_cosine"] = np.where(finite, smallest[:, -1], np.nan)
         saved["subspace_cosine_trajectory"] = smallest
+    if "samples_seen" in trajectory:
+        saved["samples_seen"] = trajectory["samples_seen"].astype(np.float64)
     if "distance" in trajectory:
         saved["distance_trajectory"] = trajectory["distance"]
     if "eigenvalue" in trajectory:
@@ -115,10 +129,33 @@ def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.
             overlap=values.pop("readout_overlap"),
             gram=values.pop("readout_gram"),
         )
+    if "readout" in trajectory and "gram" in trajectory:
+        saved["test_error_trajectory"] = _errors(setup, trajectory, inside)
     if "test_error" in values:
         finite &= np.isfinite(values["test_error"])
         values["test_error"] = np.where(finite, values["test_error"], np.nan)
+    saved["diverged_at"] = _diverged_at(norm, overlap, saved.get("samples_seen"))
     return {**values, **saved, "diverged": np.where(finite, 0.0, 1.0)}
+
+
+def _errors(setup, trajectory, overlap) -> np.ndarray:
+    """The population error at every save, (seeds, saves)."""
+    shape = trajectory["norm"].shape[:2]
+
+    def flat(array):
+        return array.reshape(-1, *array.shape[2:])
+
+    named = {name: flat(trajectory[name]) for name in ("readout", "biases", "intercept", "gram")}
+    error = population_error(setup.target, setup.activation, overlap=flat(overlap), **named)
+    return error.reshape(shape)
+
+
+def _diverged_at(norm, overlap, seen) -> np.ndarray:
+    """The first save that is not finite, as a number of steps or of samples; NaN for none."""
+    lost = ~(np.isfinite(norm).all(axis=-1) & np.isfinite(overlap).all(axis=(-2, -1)))
+    first = lost.argmax(axis=1)
+    at = first.astype(np.float64) if seen is None else seen[np.arange(len(first)), first]
+    return np.where(lost.any(axis=1), at, np.nan)
 
 
 def _estimates(setup, overlap, gram, covariance, finite) -> dict[str, np.ndarray]:

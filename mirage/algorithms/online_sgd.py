@@ -1,0 +1,72 @@
+"""SGD that sees every sample once, one or a few at a time."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mirage.algorithms.one_pass import OnePass, cosines, one_step, score
+
+
+class State(eqx.Module):
+    """W, the fixed a, and the best cosine with the target's subspace."""
+
+    weights: Float[Array, "m d"]
+    output_weights: Float[Array, " m"]
+    cosine: Float[Array, ""]
+
+
+class OnlineSgd(OnePass):
+    """One-pass SGD on the first layer of a two-layer network (Ben Arous, Gheissari, Jagannath
+    2021, arXiv 2003.10409; Saad and Solla 1995), with the settings of `OnePass`.
+
+    Rows are drawn and multiplied by a block. Within a block W is not touched: after the batches
+    seen so far it is λ (W − C X), so that with the Gram matrix K = X Xᵀ of the block the
+    pre-activations of the next batch are λ (W Xᵀ − C K), and a step costs as much at any d.
+    """
+
+    block = 32
+
+    def init(self, key, problem, memory):
+        a, weights = problem.network.init(key, problem.directions)
+        if self.spherical:
+            weights = weights / jnp.linalg.norm(weights, axis=1, keepdims=True)
+        return State(weights, a, _cosine(weights, problem))
+
+    def step(self, state, problem):
+        window, size = problem.window, self.batch_size
+        x = problem.matrix.block(window.block)
+        y = problem.draw_labels(window.block, (problem.directions @ x.T).T)
+        z, gram = state.weights @ x.T, x @ x.T
+        rule = self.rule(x.shape[1])
+
+        def batch(index, carry):
+            c, scale = carry
+            at = index * size
+            rows = jax.lax.dynamic_slice_in_dim(gram, at, size, axis=1)
+            now = jax.lax.dynamic_slice_in_dim(z, at, size, axis=1) - c @ rows
+            own = jax.lax.dynamic_slice_in_dim(rows, at, size, axis=0)
+            slope = score(problem, state.output_weights, jax.lax.dynamic_slice_in_dim(y, at, size))
+            done = one_step(self, rule, slope, scale[:, None] * now, own)
+            grown = scale * (1 + done.along)
+            c = jax.lax.dynamic_update_slice_in_dim(
+                c, done.coefficients / grown[:, None], at, axis=1
+            )
+            return c, grown / (1 + done.excess)
+
+        start = jnp.zeros_like(z), jnp.ones_like(state.output_weights)
+        c, scale = jax.lax.fori_loop(window.first // size, window.last // size, batch, start)
+        weights = scale[:, None] * (state.weights - c @ x)
+        if self.spherical:  # what rounding has added
+            weights = weights / jnp.linalg.norm(weights, axis=1, keepdims=True)
+        return State(weights, state.output_weights, _cosine(weights, problem))
+
+    def stopped(self, state):
+        return self.passed(state.cosine)
+
+    def finish(self, key, state, problem):
+        return self.trained(state, state.weights)
+
+
+def _cosine(weights, problem):
+    return cosines(weights @ problem.directions.T, jnp.linalg.norm(weights, axis=1))
