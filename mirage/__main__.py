@@ -20,12 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from mirage import figures
 from mirage.analysis.minimal_samples import searched
-from mirage.config import ConfigError, build, compose_config
+from mirage.config import ConfigError, build_all, compose_config
 from mirage.config.errors import explain
 from mirage.config.overrides import prepare
 from mirage.config.plugins import import_plugins, plugins_in
 from mirage.config.schema import KEYS, folder, register
 from mirage.experiments import Experiment, save, simulate
+from mirage.experiments.experiment import SAMPLES
 from mirage.experiments.plan import Plan
 from mirage.experiments.search import SearchError
 from mirage.experiments.tuning import TuningError
@@ -42,15 +43,18 @@ class RunError(Exception):
 
 def run(config: DictConfig) -> None:
     """Run one composed config into Hydra's run folder."""
-    experiment = build(config)
-    plan(experiment)
+    parts = build_all(config)
+    for part in parts.values():
+        plan(part)
+    experiment = next(iter(parts.values()))
     output = Path(HydraConfig.get().runtime.output_dir)
-    if experiment.simulated:
-        where = list(experiment.dimensions)
-        log.info("%s: d=%s, %d seeds", experiment.name, where, experiment.seeds)
+    for part in parts.values():
+        if part.simulated:
+            where = list(part.dimensions)
+            log.info("%s: d=%s, %d seeds", part.name, where, part.seeds)
     try:
         (output / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
-        results = simulate(experiment, output)
+        results = simulate(experiment if len(parts) == 1 else parts, output)
         if not experiment.runtime.writes():
             return
         saved = save(results, output)
@@ -75,8 +79,9 @@ def summary(results: xr.Dataset) -> str:
         return f"\n{words}\n{found.to_series().unstack('d').to_string()}"
     if "seed" not in results.dims:
         return thresholds(results)
-    x, seeds = sample_axis(results), results.sizes["seed"]
-    table = results["cos_best"].median("seed").transpose(..., "d", x).to_series().unstack(x)
+    x = sample_axis(results) if set(SAMPLES) & set(results.dims) else "d"
+    seeds = results.sizes["seed"]
+    table = results["cos_best"].median("seed").to_series().unstack(x)
     lines = [f"\nmedian cos(best) over {seeds} seeds, by {x}"]
     lines.append(table.to_string(float_format="{:.2f}".format))
     diverged = int(results["diverged"].sum())
@@ -137,9 +142,9 @@ def check(arguments: list[str]) -> None:
         if config.figure not in figures.FIGURES:
             names = ", ".join(figures.FIGURES)
             raise ConfigError(f"figure={config.figure!r}: expected one of {names}")
-        experiment = build(config)
-        if not known.multirun and not known.cfg:
-            plan(experiment)
+        for part in build_all(config).values():
+            if not known.multirun and not known.cfg:
+                plan(part)
 
 
 def parsed(overrides: list[str]) -> list[Override]:

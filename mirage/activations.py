@@ -160,6 +160,26 @@ class Softplus(Activation):
         return jax.nn.softplus(z)
 
 
+class Exponential(Activation):
+    """e^{z − 1/2}: all its normalised Hermite coefficients are there, 1/√k!."""
+
+    def __call__(self, z):
+        return jnp.exp(z - 0.5)
+
+    def derivative(self, z):
+        return self(z)
+
+    def smoothed(self, mean, variance):
+        """e^{mean + variance/2 − 1/2}."""
+        return jnp.exp(mean + variance / 2 - 0.5)
+
+    def products(self, mean, covariance):
+        """e^{m_j + m_k − 1 + Var(z_j + z_k)/2}."""
+        variance = jnp.diag(covariance)
+        spread = variance[:, None] + variance[None] + 2 * covariance
+        return jnp.exp(mean[:, None] + mean[None] + spread / 2 - 1)
+
+
 class Hermite(Activation):
     """The normalised Hermite polynomial h_degree(z) = He_degree(z)/√degree!."""
 

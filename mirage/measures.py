@@ -35,6 +35,30 @@ def cos_best(
     return np.asarray(np.minimum(cosines, 1.0).max(axis=-1))
 
 
+def escape(
+    samples: Float[np.ndarray, "runs saves"], cosine: Float[np.ndarray, "runs saves"], level: float
+) -> Float[np.ndarray, " runs"]:
+    """The number of samples at which a curve first reaches a level; inf where it never does.
+
+    Between the two saves about it log(samples) is taken as linear in the curve. 0 where it starts
+    there, NaN where the curve is lost before.
+    """
+    found = np.full(len(cosine), np.inf)
+    for run, (n, curve) in enumerate(zip(samples, cosine, strict=True)):
+        above = np.flatnonzero(curve >= level)
+        finite = np.isfinite(curve).all() or (len(above) and np.isfinite(curve[: above[0]]).all())
+        if not finite:
+            found[run] = np.nan
+        elif len(above):
+            k = above[0]
+            if k == 0 or n[k - 1] == 0:
+                found[run] = n[k]
+                continue
+            share = (level - curve[k - 1]) / (curve[k] - curve[k - 1])
+            found[run] = n[k - 1] * (n[k] / n[k - 1]) ** share
+    return found
+
+
 def principal_cosines(
     overlap: Float[np.ndarray, "*batch m r"],
     gram: Float[np.ndarray, "*batch m m"],

@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+# The smallest uniform number: half a step of float32's 2^-23.
+SMALLEST = 2.0**-24
+
 
 def chi_square(
     key: Key[Array, ""], freedom: np.ndarray | int, shape: tuple[int, ...]
@@ -20,16 +23,17 @@ def chi_square(
     raised = np.where(a < 1, a + 1, a)
     c = 1 / np.sqrt(9 * (raised - 1 / 3))
     rest, c = (jnp.asarray(v, jnp.float32) for v in (raised - 1 / 3, c))
-    key, key_power = jax.random.split(key)
 
     def unfinished(carry):
         return ~carry[1].all()
 
     def again(carry):
-        key, done, value = carry
-        key, key_x, key_u = jax.random.split(key, 3)
-        x = jax.random.normal(key_x, shape, jnp.float32)
-        log_u = jnp.log(jax.random.uniform(key_u, shape, jnp.float32, minval=1e-30))
+        count, done, value = carry
+        # One drawing for both: calls of the generator take long to compile.
+        both = jax.random.uniform(
+            jax.random.fold_in(key, count), (2, *shape), jnp.float32, minval=SMALLEST
+        )
+        x, log_u = jax.scipy.special.ndtri(both[0]), jnp.log(both[1])
         t = jnp.maximum(c * x, -1 + 1e-7)  # v = (1 + t)³
         more = t * (3 + t * (3 + t))  # v − 1
         # v − 1 − log v; at large a, t is small and the difference would cancel.
@@ -37,13 +41,14 @@ def chi_square(
         excess = jnp.where(jnp.abs(t) < 0.03, series, more - 3 * jnp.log1p(t))
         good = (t > -1 + 2e-7) & (log_u < x**2 / 2 - rest * excess)
         value = jnp.where(done, value, rest * (1 + more))
-        return key, done | good, value
+        return count + 1, done | good, value
 
-    start = (key, jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32))
+    start = (jnp.zeros((), jnp.int32), jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32))
     value = jax.lax.while_loop(unfinished, again, start)[2]
     if (a < 1).any():
         power = np.divide(1, a, out=np.zeros(shape), where=a > 0)
-        uniform = jax.random.uniform(key_power, shape, jnp.float32, minval=1e-30)
+        key_power = jax.random.fold_in(key, 2**31)
+        uniform = jax.random.uniform(key_power, shape, jnp.float32, minval=SMALLEST)
         small = jnp.exp(jnp.log(uniform) * jnp.asarray(power, jnp.float32))
         value = jnp.where(a < 1, jnp.where(a > 0, value * small, 0), value)
     return 2 * value

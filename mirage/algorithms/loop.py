@@ -52,7 +52,7 @@ def train(
             state, taken = new, taken + 1
         else:  # an algorithm that stopped stays where it is, whoever goes on beside it
             state = jax.tree.map(lambda a, b: jnp.where(stopped, a, b), state, new)
-            taken = taken + ~jnp.asarray(stopped)
+            taken = taken + jnp.where(stopped, 0, 1)
         trajectory = jax.tree.map(lambda t, o: t.at[save + 1].set(o), trajectory, observe(state))
         return save + 1, state, taken, trajectory
 

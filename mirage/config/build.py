@@ -16,6 +16,34 @@ from mirage.experiments.experiment import GROUPS, SAMPLES, Experiment
 from mirage.options import Option
 
 
+def build_all(config: DictConfig) -> dict[str, Experiment]:
+    """The experiment of every part of a composed config, by name; one, named "", without parts.
+
+    A part is the config with some of its keys changed; one that names another option of a
+    group takes that with its own settings alone.
+    """
+    if not config.parts:
+        return {"": build(config)}
+    found = {}
+    for name, changes in config.parts.items():
+        if not isinstance(changes, Mapping | DictConfig):
+            raise ConfigError(f"parts.{name}={changes!r}: expected keys of the config to change")
+        part = config.copy()
+        part.parts = {}
+        for key, value in changes.items():
+            if key not in KEYS:
+                raise ConfigError(f"parts.{name}.{key}: unknown key{suggest(str(key), KEYS)}")
+            other = isinstance(value, DictConfig) and "name" in value
+            merged = value if other or not isinstance(value, DictConfig) else None
+            OmegaConf.set_struct(part, False)
+            part[key] = OmegaConf.merge(part[key] or {}, value) if merged is None else merged
+        try:
+            found[str(name)] = build(part)
+        except ConfigError as error:
+            raise ConfigError(f"parts.{name}: {error}") from error
+    return found
+
+
 def build(config: DictConfig) -> Experiment:
     """The experiment a composed config describes; ConfigError names what is wrong with it."""
     values = _checked(config)

@@ -76,6 +76,7 @@ class Config:
     inputs: Any = None
     directions: Any = None
     vary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    parts: dict[str, Any] = dataclasses.field(default_factory=dict)
     search: Any = None
     tune: Any = None
     theory: Any = None

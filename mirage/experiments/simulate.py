@@ -3,11 +3,13 @@
 import logging
 import os
 import time
+from collections.abc import Mapping
 
 import xarray as xr
 
 from mirage.experiments.execute import Executor
 from mirage.experiments.experiment import GROUPS, Experiment
+from mirage.experiments.parts import joined
 from mirage.experiments.provenance import provenance
 from mirage.experiments.results import grid
 from mirage.experiments.searching import search
@@ -39,13 +41,22 @@ COORDINATES: dict[str, tuple[str, str]] = {
 }
 
 
-def simulate(experiment: Experiment, folder: str | os.PathLike | None = None) -> xr.Dataset:
+def simulate(
+    experiment: Experiment | Mapping[str, Experiment], folder: str | os.PathLike | None = None
+) -> xr.Dataset:
     """Run every cell of an experiment and return the labelled results with their provenance.
 
     A cell that diverged is NaN and has `diverged` set. What `theory` predicts stands beside the
-    cells, or alone where the experiment has no sample size. With `runtime.profile` a trace of
+    cells, or alone where the experiment has no sample size. Several experiments by name are run
+    one after the other and joined along the dimension `part`. With `runtime.profile` a trace of
     JAX's profiler goes to `folder`.
     """
+    if isinstance(experiment, Mapping):
+        results = {}
+        for name, part in experiment.items():
+            log.info("part %s", name)
+            results[name] = simulate(part, folder)
+        return joined(results, experiment)
     start = time.perf_counter()
     experiment.runtime.configure()
     dataset, executor = xr.Dataset(), None

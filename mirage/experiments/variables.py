@@ -10,7 +10,13 @@ import numpy as np
 from mirage.channels.registry import channel_of
 from mirage.experiments.execute import Block, Clock
 from mirage.experiments.experiment import Setup
-from mirage.measures import bayes_error, cos_best, population_error, principal_cosines
+from mirage.measures import (
+    bayes_error,
+    cos_best,
+    escape,
+    population_error,
+    principal_cosines,
+)
 from mirage.symmetries import aligned, found_rank
 
 # name → (extra dimensions, long name, units)
@@ -38,6 +44,11 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
         "1",
     ),
     "steps_taken": ((), "steps before the algorithm stopped", "1"),
+    "escape_samples": (
+        (),
+        "samples seen when a neuron first has algorithm.stop_cosine; inf where none has",
+        "1",
+    ),
     "diverged_at": (
         (),
         "steps, or samples seen in one pass, at the first save that was not finite",
@@ -110,6 +121,9 @@ def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.
         saved["subspace_cosine_trajectory"] = smallest
     if "samples_seen" in trajectory:
         saved["samples_seen"] = trajectory["samples_seen"].astype(np.float64)
+    level = getattr(setup.algorithm, "stop_cosine", None)
+    if level is not None:
+        saved["escape_samples"] = escape(saved["samples_seen"], cosine, float(level))
     if "distance" in trajectory:
         saved["distance_trajectory"] = trajectory["distance"]
     if "eigenvalue" in trajectory:

@@ -10,13 +10,17 @@ from mirage.figures.amp_transition import amp_transition
 from mirage.figures.compute import compute
 from mirage.figures.diagnosis import diagnosis as draw_diagnosis
 from mirage.figures.error_surface import error_surface
+from mirage.figures.escape_times import escape_times
 from mirage.figures.finite_size import finite_size
 from mirage.figures.gd_vs_power_iteration import gd_vs_power_iteration
 from mirage.figures.label_information import label_information
+from mirage.figures.learning_curves import learning_curves
+from mirage.figures.log_d_steps import log_d_steps
 from mirage.figures.loss_design import loss_design
 from mirage.figures.minimal_samples import minimal_samples, minimal_samples_vs_steps
 from mirage.figures.networks_vs_amp import networks_vs_amp
 from mirage.figures.recovery import recovery
+from mirage.figures.reusing_batch import reusing_batch, reusing_batch_dmft
 from mirage.figures.spectral_transition import spectral_transition
 from mirage.figures.state_evolution import state_evolution
 from mirage.figures.stopping_time import stopping_time
@@ -27,13 +31,18 @@ FIGURES = {
     "amp_transition": amp_transition,
     "compute": compute,
     "error_surface": error_surface,
+    "escape_times": escape_times,
     "finite_size": finite_size,
     "label_information": label_information,
+    "learning_curves": learning_curves,
+    "log_d_steps": log_d_steps,
     "loss_design": loss_design,
     "minimal_samples": minimal_samples,
     "minimal_samples_vs_steps": minimal_samples_vs_steps,
     "gd_vs_power_iteration": gd_vs_power_iteration,
     "networks_vs_amp": networks_vs_amp,
+    "reusing_batch": reusing_batch,
+    "reusing_batch_dmft": reusing_batch_dmft,
     "spectral_transition": spectral_transition,
     "state_evolution": state_evolution,
     "stopping_time": stopping_time,

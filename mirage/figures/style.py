@@ -1,5 +1,6 @@
 """How every figure looks: sizes, fonts, and one hue family a compared option."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
@@ -35,6 +36,19 @@ def axis_label(kind: str) -> str:
     """What an axis of sample sizes says."""
     labels = {"alpha": "n / d", "exponent": "log n / log d", "n": "samples n"}
     return labels.get(kind, kind)
+
+
+def option_words(values: Iterable[Any]) -> str:
+    """Compared options as a reader would say them: `tanh(h1), full batch gd, fresh=True`."""
+    words = []
+    for value in map(str, values):
+        name, _, inside = value.partition("(")
+        inside = inside.removesuffix(")")
+        if name == "expression" and inside.startswith("expr="):
+            words.append(inside.removeprefix("expr="))
+        else:
+            words.append(name.replace("_", " ") + (f" ({inside})" if inside else ""))
+    return ", ".join(words)
 
 
 def plain_log(axes: Axes, which: str, low: float, high: float) -> None:
