@@ -32,7 +32,8 @@ class TwoLayer(Network):
 
     `start` is `random`; `aligned`, the same with signs such that w_j·u_1 ≥ 0; or `orthogonal`,
     neurons at right angles to each other and to U. `output` says what a_j is, times
-    `output_scale`: `signs`, ±1 at random; `ones`; or `alternating`, 1, −1, 1, ...
+    `output_scale`: `signs`, ±1 at random; `ones`; or `alternating`, 1, −1, 1, ... Where there is
+    no second stage biases are N(0, `initial_bias_scale`²) from the start.
     """
 
     width: int = eqx.field(static=True, default=4)
@@ -42,6 +43,7 @@ class TwoLayer(Network):
     start: str = eqx.field(static=True, default="random")
     output: str = eqx.field(static=True, default="signs")
     output_scale: float = 1.0
+    initial_bias_scale: float = 0.0
 
     def __check_init__(self):
         self.check("width", self.width >= 1, "expected a whole number ≥ 1")
@@ -52,7 +54,8 @@ class TwoLayer(Network):
             "(or network.symmetric=false)",
         )
         self.check("initial_norm", self.initial_norm > 0, "expected a norm > 0")
-        self.check("bias_scale", self.bias_scale >= 0, "expected a scale ≥ 0")
+        for key in ("bias_scale", "initial_bias_scale"):
+            self.check(key, getattr(self, key) >= 0, "expected a scale ≥ 0")
         self.check("start", self.start in STARTS, f"expected one of {', '.join(STARTS)}")
         self.check("output", self.output in OUTPUTS, f"expected one of {', '.join(OUTPUTS)}")
 
@@ -109,6 +112,11 @@ class TwoLayer(Network):
         if self.output == "alternating":
             signs = signs.at[1::2].set(-1.0)
         return self.output_scale * signs
+
+    def init_biases(self, key: Key[Array, ""]) -> Float[Array, " m"]:
+        """The biases at the start; those of a pair are the same."""
+        drawn = jax.random.normal(jax.random.fold_in(key, 1), (self._drawn,), jnp.float32)
+        return self.initial_bias_scale * jnp.tile(drawn, 2 if self.symmetric else 1)
 
     def draw_biases(self, key: Key[Array, ""]) -> Float[Array, " m"]:
         """The biases of the second stage."""

@@ -50,6 +50,7 @@ def plainly(algorithm, problem, n, key):
     """The same in NumPy, float64, a batch at a time, with every weight moved at once."""
     a, weights = problem.network.init(jax.random.split(key, 3)[0], problem.directions)
     a, w = np.asarray(a, np.float64), np.asarray(weights, np.float64)
+    b = np.asarray(problem.network.init_biases(jax.random.split(key, 3)[0]), np.float64)
     d, size = w.shape[1], algorithm.batch_size
     if algorithm.spherical:
         w /= np.linalg.norm(w, axis=1, keepdims=True)
@@ -64,7 +65,7 @@ def plainly(algorithm, problem, n, key):
 
     def gradient(w, x, y):
         with jax.enable_x64(True):
-            z = jnp.asarray(w @ x.T)
+            z = jnp.asarray(w @ x.T + b[:, None])
             f = a @ np.asarray(problem.activation(z))
             slope = np.asarray(problem.loss.slope(jnp.asarray(f), jnp.asarray(y))) / len(y)
             return (a[:, None] * slope * np.asarray(problem.activation.derivative(z))) @ x
@@ -103,7 +104,7 @@ def plainly(algorithm, problem, n, key):
 def test_blocks_do_what_a_plain_loop_does(kind, changes, spherical):
     """n is no multiple of the block, and marks lie inside blocks."""
     algorithm = kind(step_size=0.7, spherical=spherical, saves=9, **changes)
-    network = TwoLayer(width=3, symmetric=False, initial_norm=0.8)
+    network = TwoLayer(width=3, symmetric=False, initial_norm=0.8, initial_bias_scale=0.5)
     n, d, key = 200 // algorithm.batch_size * algorithm.batch_size, 25, jax.random.key(5)
     problem = one_pass_problem(algorithm, n=n, d=d, target=SingleIndex(noise=0.1), network=network)
     result = jax.jit(functools.partial(train, algorithm=algorithm))(
@@ -116,7 +117,8 @@ def test_blocks_do_what_a_plain_loop_does(kind, changes, spherical):
     assert moved.max() > 0.05
     np.testing.assert_allclose(result["weights"], expected, atol=3e-5)
     seen = np.asarray(result["trajectory"]["samples_seen"])
-    assert seen[0] == 0 and seen[-1] == n and (np.diff(seen) > 0).all()
+    assert (seen[0], seen[-1]) == (0, n)
+    assert (np.diff(seen) > 0).all()
     assert seen[1] == algorithm.batch_size
 
 
@@ -172,7 +174,10 @@ def test_the_chain_is_sgd_in_law(kind, changes, network, target, activation):
     assert min(p_values) > 0.01 / len(p_values)
 
 
-@pytest.mark.parametrize("network", [UNIT, TWO, TwoLayer(width=4), TwoLayer(width=3, symmetric=False, start="orthogonal")], ids=str)  # fmt: skip
+STARTS = [UNIT, TWO, TwoLayer(), TwoLayer(width=3, symmetric=False, start="orthogonal")]
+
+
+@pytest.mark.parametrize("network", STARTS, ids=str)
 def test_order_parameters_start_as_weights_do(network):
     """Means and variances of M and Q over many starts, within five standard errors."""
     d, rank, count = 7, 2, 4000
@@ -268,9 +273,11 @@ def test_a_stopped_seed_stays_where_it_is_and_others_go_on():
     cosine = results.cos_best_trajectory.squeeze().values
     seen = results.samples_seen.squeeze().values
     reached = (cosine >= 0.5).argmax(axis=1)
-    assert (cosine[:, -1] >= 0.5).all() and len(set(reached)) > 1
+    assert (cosine[:, -1] >= 0.5).all()
+    assert len(set(reached)) > 1
     for k, at in enumerate(reached):
-        assert (cosine[k, at:] == cosine[k, at]).all() and (seen[k, at:] == seen[k, at]).all()
+        assert (cosine[k, at:] == cosine[k, at]).all()
+        assert (seen[k, at:] == seen[k, at]).all()
 
 
 @pytest.mark.parametrize("algorithm", ONE_PASS, ids=label)
@@ -317,7 +324,7 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 
 
 def test_a_trial_step_of_no_size_is_plain_sgd():
-    with pytest.raises(ValueError, match="inner_step_size=0.0: .* plain SGD"):
+    with pytest.raises(ValueError, match=r"inner_step_size=0.0: .* plain SGD"):
         Extragradient(inner_step_size=0.0)
 
 
@@ -343,9 +350,11 @@ def test_marks_rise_from_nothing_to_every_sample(n, saves, batch_size):
     algorithm = OnlineSgd(saves=saves, batch_size=batch_size)
     n = max(n, saves * batch_size)
     marks = np.asarray(algorithm.schedule(jnp.asarray(n, jnp.int32)), np.int64)
-    assert len(marks) == saves + 1 and marks[0] == 0
+    assert len(marks) == saves + 1
+    assert marks[0] == 0
     assert marks[-1] == n // batch_size * batch_size
-    assert (np.diff(marks) > 0).all() and (marks % batch_size == 0).all()
+    assert (np.diff(marks) > 0).all()
+    assert (marks % batch_size == 0).all()
 
 
 def test_a_batch_design_is_never_asked_of_one_pass():

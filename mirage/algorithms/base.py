@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from mirage.activations import Activation
 from mirage.designs import Matrix, Memory
+from mirage.designs.dense import DrawnMatrix
 from mirage.inputs import Inputs
 from mirage.losses import Loss
 from mirage.network import TwoLayer
@@ -45,6 +46,18 @@ class Problem(eqx.Module):
     network: TwoLayer
     labels_key: Key[Array, ""] | None = None
     window: Window | None = None
+
+    def samples(self) -> tuple[Window, Float[Array, "size d"], Float[Array, " size"]]:
+        """The window of a one-pass algorithm, and the rows and labels of its block."""
+        assert isinstance(self.matrix, DrawnMatrix)
+        window = self.current_window()
+        x = self.matrix.block(window.block)
+        return window, x, self.draw_labels(window.block, (self.directions @ x.T).T)
+
+    def current_window(self) -> Window:
+        """What a one-pass algorithm is to see now."""
+        assert self.window is not None
+        return self.window
 
     def draw_labels(self, block: Any, h: Float[Array, "size r"]) -> Float[Array, " size"]:
         """The labels of a block of rows, given h."""

@@ -109,6 +109,7 @@ def fresh_features(
 def sampled_error(key: Key[Array, ""], problem: Problem, trained: Trained) -> Float[Array, ""]:
     """E(f − g)² as a mean over `TEST_ROWS` fresh rows, for inputs with no integral over (M, Q)."""
     rows = Rows.of(TEST_ROWS, capacity=TEST_ROWS, size=BLOCK)
+    assert trained.weights is not None
     h, z = fresh_projections(key, problem, trained.weights, rows, "test")
 
     def squares(h_block, z_block):

@@ -4,7 +4,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mirage.algorithms.base import Algorithm, Cost, Trained
@@ -67,7 +66,7 @@ class FullBatchGd(Algorithm):
         key, key_steps = jax.random.split(key)
         a, weights = problem.network.init(key, problem.directions)
         intercept = -self.intercept_step_size * problem.centre()
-        return State(weights, a, jnp.zeros_like(a), intercept, key_steps, memory)
+        return State(weights, a, problem.network.init_biases(key), intercept, key_steps, memory)
 
     def step(self, state, problem):
         a, weights = state.output_weights[:, None], state.weights

@@ -15,7 +15,8 @@ UPDATES = ("gradient", "extragradient", "lookahead")
 
 
 class OnePass(Algorithm, abc.ABC):
-    """SGD on W of f(x) = Σ_j a_j σ(w_j·x), a fixed: every batch of fresh samples moves W once.
+    """SGD on W of f(x) = Σ_j a_j σ(w_j·x + b_j), a and b fixed: every batch of fresh samples moves
+    W once.
 
     The step size is γ = `step_size` · d^(−`step_exponent`), on the mean loss of `batch_size`
     samples. `update` says how a batch is used (`mirage.updates`): `gradient`; `extragradient`, the
@@ -104,19 +105,21 @@ class OnePass(Algorithm, abc.ABC):
         return (cosine >= self.stop_cosine) | ~jnp.isfinite(cosine)
 
     def trained(self, state, weights: Float[Array, "m d"] | None) -> Trained:
-        """The network at the end: no biases, and a as it was."""
-        zeros = jnp.zeros_like(state.output_weights)
-        return Trained(weights, zeros, state.output_weights, jnp.zeros(()))
+        """The network at the end, with a and b as they were."""
+        return Trained(weights, state.biases, state.output_weights, jnp.zeros(()))
 
     def cost(self, *, n, d, network, rank):
         times = {"gradient": 1, "extragradient": 2, "lookahead": self.repeats}[self.update]
         return Cost(n * times, 4 * n * d * network.width)
 
 
-def score(problem: Problem, a: Float[Array, " m"], y: Float[Array, " B"]) -> Score:
-    """∂/∂z of the mean loss of a batch, f = Σ_j a_j σ(z_j)."""
+def score(
+    problem: Problem, a: Float[Array, " m"], b: Float[Array, " m"], y: Float[Array, " B"]
+) -> Score:
+    """∂/∂z of the mean loss of a batch, f = Σ_j a_j σ(z_j + b_j)."""
 
     def slope(z):
+        z = z + b[:, None]
         f = output(problem.activation, a, z)
         mean = problem.loss.slope(f, y) / len(y)
         return mean[None] * a[:, None] * problem.activation.derivative(z)

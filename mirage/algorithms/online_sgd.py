@@ -9,10 +9,11 @@ from mirage.algorithms.one_pass import OnePass, cosines, one_step, score
 
 
 class State(eqx.Module):
-    """W, the fixed a, and the best cosine with the target's subspace."""
+    """W, the fixed a and b, and the best cosine with the target's subspace."""
 
     weights: Float[Array, "m d"]
     output_weights: Float[Array, " m"]
+    biases: Float[Array, " m"]
     cosine: Float[Array, ""]
 
 
@@ -31,12 +32,11 @@ class OnlineSgd(OnePass):
         a, weights = problem.network.init(key, problem.directions)
         if self.spherical:
             weights = weights / jnp.linalg.norm(weights, axis=1, keepdims=True)
-        return State(weights, a, _cosine(weights, problem))
+        return State(weights, a, problem.network.init_biases(key), _cosine(weights, problem))
 
     def step(self, state, problem):
-        window, size = problem.window, self.batch_size
-        x = problem.matrix.block(window.block)
-        y = problem.draw_labels(window.block, (problem.directions @ x.T).T)
+        (window, x, y), size = problem.samples(), self.batch_size
+        a, b = state.output_weights, state.biases
         z, gram = state.weights @ x.T, x @ x.T
         rule = self.rule(x.shape[1])
 
@@ -46,7 +46,7 @@ class OnlineSgd(OnePass):
             rows = jax.lax.dynamic_slice_in_dim(gram, at, size, axis=1)
             now = jax.lax.dynamic_slice_in_dim(z, at, size, axis=1) - c @ rows
             own = jax.lax.dynamic_slice_in_dim(rows, at, size, axis=0)
-            slope = score(problem, state.output_weights, jax.lax.dynamic_slice_in_dim(y, at, size))
+            slope = score(problem, a, b, jax.lax.dynamic_slice_in_dim(y, at, size))
             done = one_step(self, rule, slope, scale[:, None] * now, own)
             grown = scale * (1 + done.along)
             c = jax.lax.dynamic_update_slice_in_dim(
@@ -54,12 +54,12 @@ class OnlineSgd(OnePass):
             )
             return c, grown / (1 + done.excess)
 
-        start = jnp.zeros_like(z), jnp.ones_like(state.output_weights)
+        start = jnp.zeros_like(z), jnp.ones_like(a)
         c, scale = jax.lax.fori_loop(window.first // size, window.last // size, batch, start)
         weights = scale[:, None] * (state.weights - c @ x)
         if self.spherical:  # what rounding has added
             weights = weights / jnp.linalg.norm(weights, axis=1, keepdims=True)
-        return State(weights, state.output_weights, _cosine(weights, problem))
+        return State(weights, a, b, _cosine(weights, problem))
 
     def stopped(self, state):
         return self.passed(state.cosine)

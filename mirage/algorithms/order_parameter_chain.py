@@ -32,11 +32,12 @@ class Compensated(eqx.Module):
 
 
 class State(eqx.Module):
-    """M and Q, the fixed a, and the best cosine with the target's subspace."""
+    """M and Q, the fixed a and b, and the best cosine with the target's subspace."""
 
     overlap: Compensated
     gram: Compensated
     output_weights: Float[Array, " m"]
+    biases: Float[Array, " m"]
     cosine: Float[Array, ""]
 
 
@@ -68,11 +69,11 @@ class OrderParameterChain(OnePass):
         if self.spherical:
             norm = jnp.sqrt(jnp.diag(gram))
             overlap, gram = overlap / norm[:, None], gram / (norm[:, None] * norm[None])
-        start = Compensated.of(overlap), Compensated.of(gram)
-        return State(*start, a, _cosine(*start))
+        m, q = Compensated.of(overlap), Compensated.of(gram)
+        return State(m, q, a, problem.network.init_biases(key), _cosine(m, q))
 
     def step(self, state, problem):
-        window, size = problem.window, self.batch_size
+        window, size = problem.current_window(), self.batch_size
         (rank, d), m = problem.directions.shape, len(state.output_weights)
         count = self.block // size
         key = jax.random.fold_in(problem.inputs_key, window.block)
@@ -90,7 +91,7 @@ class OrderParameterChain(OnePass):
             overlap, square = m_now.value, q_now.value
             h = g[index, :rank]
             z = overlap @ h + _root(square - overlap @ overlap.T) @ g[index, rank:]
-            slope = score(problem, state.output_weights, labels[index])
+            slope = score(problem, state.output_weights, state.biases, labels[index])
             done = one_step(self, rule, slope, z, gram[index])
             c, along, excess = done
             norm = 1 + excess
@@ -104,8 +105,8 @@ class OrderParameterChain(OnePass):
             return m_now.plus(change), q_now.plus(moved / jnp.outer(norm, norm))
 
         first, last = window.first // size, window.last // size
-        both = jax.lax.fori_loop(first, last, batch, (state.overlap, state.gram))
-        return State(*both, state.output_weights, _cosine(*both))
+        m, q = jax.lax.fori_loop(first, last, batch, (state.overlap, state.gram))
+        return State(m, q, state.output_weights, state.biases, _cosine(m, q))
 
     def order_parameters(self, state, problem):
         return {"overlap": state.overlap.value, "gram": state.gram.value}

@@ -21,12 +21,12 @@ def escape_exponents(samples: xr.DataArray, *, resamples: int = RESAMPLES) -> xr
     """
     found = curves(samples, samples=resamples)
     medians = found.isel(resample=0, drop=True)
-    log_d = np.log(found["d"].astype(float))
+    log_d = _log(found["d"].astype(float))
     fitted = found.where(np.isfinite(medians))
-    exponents, constants = _line(log_d, np.log(fitted))
+    exponents, constants = _line(log_d, _log(fitted))
     slopes, _ = _line(log_d, fitted / fitted["d"].astype(float))
     first = {"resample": 0, "drop": True}
-    points = np.isfinite(medians).sum("d")
+    points = medians.where(np.isfinite(medians)).count("d")
 
     def error(values):
         # A resample in which some d has no finite median has no line.
@@ -70,12 +70,17 @@ def straight_in_log_d(steps: xr.DataArray, *, resamples: int = RESAMPLES) -> xr.
     `slope_error` is the standard deviation of the slope over resamples of the seeds.
     """
     found = curves(steps, samples=resamples)
-    slopes, offsets = _line(np.log(found["d"].astype(float)), found)
+    slopes, offsets = _line(_log(found["d"].astype(float)), found)
     error = slopes.isel(resample=slice(1, None)).std("resample")
     first = {"resample": 0, "drop": True}
     return xr.Dataset(
         {"slope": slopes.isel(first), "offset": offsets.isel(first), "slope_error": error}
     )
+
+
+def _log(values: xr.DataArray) -> xr.DataArray:
+    with np.errstate(divide="ignore"):
+        return values.copy(data=np.log(values.values))
 
 
 def _line(x: xr.DataArray, y: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:

@@ -15,7 +15,7 @@ from mirage.figures.style import STYLE, option_words, shades
 def direction_cosines(dataset: xr.Dataset) -> xr.DataArray:
     """max over neurons of |w_j·u_k|/‖w_j‖ at every save, (..., seed, step, direction)."""
     overlap, norm = dataset["overlap_trajectory"], dataset["norm_trajectory"]
-    return np.abs(overlap / norm.where(norm > 0)).max("neuron")
+    return abs(overlap / norm.where(norm > 0)).max("neuron")
 
 
 def learning_curves(dataset: xr.Dataset) -> Figure:

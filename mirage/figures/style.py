@@ -10,6 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 # Sequential maps that stay apart for colour-blind readers, lightest third left out.
 HUES = ("Blues", "Oranges", "Greens", "Purples", "Greys", "Reds")
+Colour = tuple[float, float, float, float]
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -26,10 +27,11 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def shades(hue: int, count: int) -> list[tuple[float, ...]]:
+def shades(hue: int, count: int) -> list[Colour]:
     """`count` colours of one hue family, from light to dark."""
     colours = mpl.colormaps[HUES[hue % len(HUES)]]
-    return [tuple(colours(v)) for v in np.linspace(0.45, 0.95, max(count, 1))]
+    every = colours(np.linspace(0.45, 0.95, max(count, 1)))
+    return [(float(r), float(g), float(b), float(a)) for r, g, b, a in every]
 
 
 def axis_label(kind: str) -> str:
