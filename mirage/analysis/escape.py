@@ -25,8 +25,10 @@ def escape_exponents(samples: xr.DataArray, *, resamples: int = RESAMPLES) -> xr
     fitted = found.where(np.isfinite(medians))
     exponents, constants = _line(log_d, _log(fitted))
     slopes, _ = _line(log_d, fitted / fitted["d"].astype(float))
-    first = {"resample": 0, "drop": True}
     points = medians.where(np.isfinite(medians)).count("d")
+
+    def whole(values):
+        return values.isel(resample=0, drop=True)
 
     def error(values):
         # A resample in which some d has no finite median has no line.
@@ -34,10 +36,10 @@ def escape_exponents(samples: xr.DataArray, *, resamples: int = RESAMPLES) -> xr
 
     named = {
         "median": (medians, "median samples to escape"),
-        "exponent": (exponents.isel(first), "exponent of d in the median escape time"),
+        "exponent": (whole(exponents), "exponent of d in the median escape time"),
         "exponent_error": (error(exponents), "its standard error"),
-        "constant": (constants.isel(first), "log of the prefactor"),
-        "log_slope": (slopes.isel(first), "slope of n/d in log d"),
+        "constant": (whole(constants), "log of the prefactor"),
+        "log_slope": (whole(slopes), "slope of n/d in log d"),
         "log_slope_error": (error(slopes), "its standard error"),
     }
     return xr.Dataset(
@@ -72,9 +74,12 @@ def straight_in_log_d(steps: xr.DataArray, *, resamples: int = RESAMPLES) -> xr.
     found = curves(steps, samples=resamples)
     slopes, offsets = _line(_log(found["d"].astype(float)), found)
     error = slopes.isel(resample=slice(1, None)).std("resample")
-    first = {"resample": 0, "drop": True}
     return xr.Dataset(
-        {"slope": slopes.isel(first), "offset": offsets.isel(first), "slope_error": error}
+        {
+            "slope": slopes.isel(resample=0, drop=True),
+            "offset": offsets.isel(resample=0, drop=True),
+            "slope_error": error,
+        }
     )
 
 

@@ -32,7 +32,9 @@ def escape_times(dataset: xr.Dataset) -> Figure:
             if predicted is not None:
                 predicted = predicted.sel({k: v for k, v in place.items() if k in predicted.dims})
             words = option_words(choice)
-            _curve(axes, samples.sel(place), predicted, words, hue)
+            # Parts may have d of their own.
+            one = samples.sel(place).dropna("d", how="all")
+            _curve(axes, one, predicted, words, hue)
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
         seeds = dataset.sizes["seed"]
         title = f"median and 30th-70th percentile over {seeds} seeds; lines: power laws fitted"
