@@ -12,7 +12,9 @@ from mirage.figures.diagnosis import diagnosis as draw_diagnosis
 from mirage.figures.error_surface import error_surface
 from mirage.figures.finite_size import finite_size
 from mirage.figures.gd_vs_power_iteration import gd_vs_power_iteration
+from mirage.figures.giant_step import giant_step
 from mirage.figures.label_information import label_information
+from mirage.figures.lazy_limit import lazy_limit
 from mirage.figures.loss_design import loss_design
 from mirage.figures.minimal_samples import minimal_samples, minimal_samples_vs_steps
 from mirage.figures.networks_vs_amp import networks_vs_amp
@@ -28,7 +30,9 @@ FIGURES = {
     "compute": compute,
     "error_surface": error_surface,
     "finite_size": finite_size,
+    "giant_step": giant_step,
     "label_information": label_information,
+    "lazy_limit": lazy_limit,
     "loss_design": loss_design,
     "minimal_samples": minimal_samples,
     "minimal_samples_vs_steps": minimal_samples_vs_steps,
