@@ -41,7 +41,7 @@ ALGORITHMS = [
     if a.name() in _LATE
     else a
     for a in _own(Algorithm)
-    if not a.one_pass
+    if not (a.one_pass or a.needs_rows)
 ]
 ONE_PASS = [a for a in _own(Algorithm) if a.one_pass]
 DESIGNS = _own(Design)

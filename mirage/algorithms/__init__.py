@@ -5,6 +5,8 @@ from mirage.algorithms.base import Algorithm, Problem, Trained, draw_problem
 from mirage.algorithms.extragradient import Extragradient
 from mirage.algorithms.full_batch_gd import FullBatchGd
 from mirage.algorithms.gd_and_power_iteration import GdAndPowerIteration
+from mirage.algorithms.giant_step import GiantStep
+from mirage.algorithms.kernel_ridge import KernelRidge
 from mirage.algorithms.layerwise_gd import LayerwiseGd
 from mirage.algorithms.linearised_amp import LinearisedAmp
 from mirage.algorithms.lookahead import Lookahead
@@ -12,6 +14,7 @@ from mirage.algorithms.loop import train
 from mirage.algorithms.online_sgd import OnlineSgd
 from mirage.algorithms.order_parameter_chain import OrderParameterChain
 from mirage.algorithms.power_iteration import PowerIteration
+from mirage.algorithms.random_features import RandomFeatures
 from mirage.algorithms.spectral import Spectral
 
 __all__ = [
@@ -20,6 +23,8 @@ __all__ = [
     "Extragradient",
     "FullBatchGd",
     "GdAndPowerIteration",
+    "GiantStep",
+    "KernelRidge",
     "LayerwiseGd",
     "LinearisedAmp",
     "Lookahead",
@@ -27,6 +32,7 @@ __all__ = [
     "OrderParameterChain",
     "PowerIteration",
     "Problem",
+    "RandomFeatures",
     "Spectral",
     "Trained",
     "draw_problem",

@@ -103,6 +103,10 @@ class Algorithm(Option, abc.ABC):
     block: ClassVar[int] = 0
     # Whether it needs no X and no U: rows N(0, I_d) and orthonormal directions are enough.
     needs_law_alone: ClassVar[bool] = False
+    # Whether it asks for X itself: an X that is drawn.
+    needs_rows: ClassVar[bool] = False
+    # What it holds that grows faster than n, in words: cells of other n do not share its room.
+    holds: ClassVar[str] = ""
     # Seeds side by side on a CPU, for an algorithm with little to do in a step.
     seeds_at_once: ClassVar[int] = 1
     steps: eqx.AbstractVar[int]
@@ -122,6 +126,10 @@ class Algorithm(Option, abc.ABC):
     def columns(self, network: TwoLayer, rank: int) -> int:
         """How many columns one product takes; those of the network by default."""
         return network.width
+
+    def bytes_working(self, *, n: int, network: TwoLayer) -> int:
+        """Bytes besides products with X; by default projections and features of n samples."""
+        return 12 * n * network.width
 
     def made_for(self, target: Target) -> "Algorithm":
         """The algorithm with what it needs to know of the target; ValueError if it cannot serve."""

@@ -1,5 +1,6 @@
 """Fresh samples, independent of those a network was trained on: for its readout and its error."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,30 +18,28 @@ BLOCK = 2048
 TEST_ROWS = 2**14
 
 
-def fresh_projections(
-    key: Key[Array, ""], problem: Problem, weights: Float[Array, "m d"], rows: Rows, part: str
-) -> tuple[Float[Array, "blocks r size"], Float[Array, "blocks m size"]]:
-    """U x and W x for the rows x of one part.
+def projections(
+    key: Key[Array, ""], problem: Problem, weights: Float[Array, "m d"], size: int, part: str
+) -> Callable[[Any], Float[Array, "both size"]]:
+    """A function of a block: U x and W x, one above the other, for `size` rows x of one part.
 
     For x ~ N(0, I_d) no x is drawn: (U x, W x) is Gaussian with covariance [U; W][U; W]ᵀ = RᵀR,
-    R from the QR decomposition of [U; W]ᵀ, which also holds for neurons that coincide.
+    R from the QR decomposition of [U; W]ᵀ, which also holds for neurons that coincide; with more
+    neurons than dimensions x itself is no more numbers.
     """
     stacked = jnp.concatenate([problem.directions, weights])
-    r, d = problem.directions.shape
-    if problem.inputs.standard_gaussian:
-        root: Array = lapack.triangular_factor(stacked.T).T  # (r + m, min(r + m, d))
-
-        def project(block):
-            key_block = jax.random.fold_in(key, block)
-            return root @ jax.random.normal(key_block, (root.shape[1], rows.size), root.dtype)
-    else:
+    d = stacked.shape[1]
+    if not problem.inputs.standard_gaussian:
         source = problem.inputs.source(problem.inputs_key, part)
+        return lambda block: stacked @ problem.inputs.block(source, block, size=size, d=d).T
+    few = len(stacked) < d
+    root: Array = lapack.triangular_factor(stacked.T).T if few else stacked  # (r + m, d at most)
 
-        def project(block):
-            return stacked @ problem.inputs.block(source, block, size=rows.size, d=d).T
+    def project(block):
+        key_block = jax.random.fold_in(key, block)
+        return root @ jax.random.normal(key_block, (root.shape[1], size), root.dtype)
 
-    both = rows.map(project)
-    return both[:, :r], both[:, r:]
+    return project
 
 
 def fresh_pull_back(
@@ -91,11 +90,10 @@ def fresh_features(
     biases: Float[Array, " m"],
 ) -> tuple[Rows, Float[Array, "blocks m size"], Float[Array, "blocks size"]]:
     """Features σ(w_j·x + b_j) and labels of as many fresh samples as there were before."""
-    old = problem.matrix.rows
-    capacity = old.blocks * old.size
-    rows = Rows.of(old.count, capacity=capacity, size=BLOCK, bound=old.bound)
+    rows = _fresh_rows(problem)
     key_x, key_y = jax.random.split(key)
-    h, z = fresh_projections(key_x, problem, weights, rows, "readout")
+    both = rows.map(projections(key_x, problem, weights, rows.size, "readout"))
+    r = len(problem.directions)
 
     def features(_, z_block):
         return problem.activation(z_block + biases[:, None])
@@ -103,18 +101,65 @@ def fresh_features(
     def label(block, h_block):
         return problem.target.draw(jax.random.fold_in(key_y, block), h_block.T)
 
-    return rows, rows.map(features, z), rows.map(label, h)
+    return rows, rows.map(features, both[:, r:]), rows.map(label, both[:, :r])
+
+
+def fresh_gram(
+    key: Key[Array, ""],
+    problem: Problem,
+    weights: Float[Array, "m d"],
+    function: Callable[..., Float[Array, "k size"]],
+) -> Float[Array, "k k"]:
+    """Σ_i φ_i φ_iᵀ over as many fresh samples as there were before, φ = function(W x, y).
+
+    Made block by block: it needs no array over all rows.
+    """
+    rows = _fresh_rows(problem)
+    key_x, key_y = jax.random.split(key)
+    project = projections(key_x, problem, weights, rows.size, "readout")
+    r = len(problem.directions)
+
+    def features(block):
+        both = project(block)
+        y = problem.target.draw(jax.random.fold_in(key_y, block), both[:r].T)
+        return function(both[r:], y)
+
+    return rows.gram_of(features)
+
+
+def _fresh_rows(problem: Problem) -> Rows:
+    old = problem.matrix.rows
+    return Rows.of(old.count, capacity=old.blocks * old.size, size=BLOCK, bound=old.bound)
 
 
 def sampled_error(key: Key[Array, ""], problem: Problem, trained: Trained) -> Float[Array, ""]:
-    """E(f − g)² as a mean over `TEST_ROWS` fresh rows, for inputs with no integral over (M, Q)."""
-    rows = Rows.of(TEST_ROWS, capacity=TEST_ROWS, size=BLOCK)
+    """E(f − g)² as a mean over `TEST_ROWS` fresh rows.
+
+    For inputs with no integral over (M, Q), and networks too wide for it.
+    """
     assert trained.weights is not None
-    h, z = fresh_projections(key, problem, trained.weights, rows, "test")
 
-    def squares(h_block, z_block):
-        z_block = z_block + trained.biases[:, None]
-        f = output(problem.activation, trained.readout, z_block) + trained.intercept
-        return (f - problem.target(h_block.T)) ** 2
+    def predict(z):
+        z = z + trained.biases[:, None]
+        return output(problem.activation, trained.readout, z) + trained.intercept
 
-    return rows.mean(squares, h, z)
+    return mean_square_error(key, problem, trained.weights, predict)
+
+
+def mean_square_error(
+    key: Key[Array, ""],
+    problem: Problem,
+    weights: Float[Array, "m d"],
+    predict: Callable[[Float[Array, "m size"]], Float[Array, " size"]],
+) -> Float[Array, ""]:
+    """E(f − g)² of f(x) = predict(W x) as a mean over `TEST_ROWS` fresh rows."""
+    rows = Rows.of(TEST_ROWS, capacity=TEST_ROWS, size=BLOCK)
+    project = projections(key, problem, weights, rows.size, "test")
+    r = len(problem.directions)
+
+    def visit(block, total):
+        both = project(block)
+        squares = (predict(both[r:]) - problem.target(both[:r].T)) ** 2
+        return rows.add(block, total, squares)
+
+    return rows.fold(visit, jnp.zeros((), weights.dtype)) / TEST_ROWS

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
-from mirage.algorithms.base import Algorithm, Problem, Window, order_parameters
+from mirage.algorithms.base import Algorithm, Problem, Trained, Window, order_parameters
 from mirage.algorithms.fresh import sampled_error
 from mirage.designs import Memory
 
 # Networks up to this width keep Q at every save, not only its diagonal.
 GRAM_WIDTH = 32
+# The error of a network up to this width is left to an integral over every pair of neurons.
+INTEGRAL_WIDTH = 128
 
 
 def train(
@@ -30,8 +32,10 @@ def train(
     `samples_seen` at every save of a one-pass algorithm), the order parameters `overlap` and
     `gram` of the last weights, `weights` (m, d) where there are any, the `outcome` of the last
     state, and of the network that `finish` ends with what its population error needs: `readout`,
-    `biases`, `intercept`, `readout_overlap` and `readout_gram`, or, with `sample_error`, the
-    `test_error` itself on fresh samples.
+    `biases`, `intercept`, `readout_overlap` and `readout_gram`, or, with `sample_error` and for
+    more than `INTEGRAL_WIDTH` neurons, the `test_error` itself on fresh samples. Where the
+    readout of every save is observed, its error is sampled likewise, with `sample_error` or
+    where Q is not kept.
     """
     key_init, key_finish, key_error = jax.random.split(key, 3)
     start = algorithm.init(key_init, problem, memory)
@@ -42,7 +46,12 @@ def train(
         seen["norm"] = jnp.sqrt(jnp.diag(seen["gram"]))
         if len(seen["norm"]) > GRAM_WIDTH:
             del seen["gram"]
-        return {**seen, **algorithm.observe(state)}
+        seen |= algorithm.observe(state)
+        if "readout" in seen and (sample_error or "gram" not in seen):
+            network = [seen.pop(name) for name in ("biases", "readout", "intercept")]
+            network = Trained(state.weights, *network)
+            seen["test_error"] = sampled_error(key_error, problem, network)
+        return seen
 
     def advance(carry):
         save, state, taken, trajectory = carry
@@ -94,7 +103,7 @@ def train(
     }
     if trained.weights is None:
         seen = algorithm.order_parameters(state, problem)
-    elif sample_error:
+    elif sample_error or len(trained.readout) > INTEGRAL_WIDTH:
         return {**results, "test_error": sampled_error(key_error, problem, trained)}
     else:
         seen = order_parameters(trained.weights, problem.directions)

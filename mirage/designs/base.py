@@ -80,6 +80,20 @@ class Matrix(eqx.Module):
         product, memory = self.backward(g, memory)
         return product, sums, held, memory
 
+    def gram(
+        self,
+        function: Callable[..., Float[Array, "l size"]],
+        v: Float[Array, "k d"],
+        data: tuple[Array, ...],
+        memory: Memory,
+    ) -> tuple[Float[Array, "l l"], Memory]:
+        """Σ_i φ_i φ_iᵀ over rows, with φ = function(V Xᵀ, *data) row by row: a forward product.
+
+        A drawn matrix overrides it to make φ block by block.
+        """
+        z, memory = self.forward(v, memory)
+        return self.rows.gram_of(lambda b: function(z[b], *(array[b] for array in data))), memory
+
 
 class DesignChoice(Option, abc.ABC):
     """What a config names: a design, or a rule by which one is chosen for each cell."""

@@ -36,6 +36,12 @@ class DrawnMatrix(Matrix):
         start = jnp.zeros((g.shape[1], d), g.dtype)
         return self.rows.fold(lambda b, total: total + g[b] @ self.block(b), start), memory
 
+    def gram(self, function, v, data, memory):
+        def features(b):
+            return function(self._forward(self.block(b), v), *(array[b] for array in data))
+
+        return self.rows.gram_of(features), memory
+
     def sweep(self, function, v, data, memory):
         """Both products on each block while it is in cache: X is read once."""
 

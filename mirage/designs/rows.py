@@ -94,6 +94,16 @@ class Rows(eqx.Module):
         total = self.fold(visit, self.no_sums(like))
         return total / self.count.astype(total.dtype)
 
+    def gram_of(self, function: Callable[[Any], Float[Array, "k size"]]) -> Float[Array, "k k"]:
+        """Σ_i φ_i φ_iᵀ over rows, φ = `function(block)` made block by block."""
+
+        def visit(block, total):
+            features = self.keep(block, function(block))
+            return total + features @ features.T
+
+        like = jax.eval_shape(function, self.count)
+        return self.fold(visit, jnp.zeros((like.shape[0], like.shape[0]), like.dtype))
+
     def gram(
         self, left: Float[Array, "blocks k size"], right: Float[Array, "blocks l size"]
     ) -> Float[Array, "k l"]:

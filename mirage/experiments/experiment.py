@@ -58,11 +58,16 @@ class Setup(eqx.Module):
         right, left = self.algorithm.queries(self.network, self.target.rank)
         return right + self.target.rank, max(1, left)
 
+    def _asked(self, d: int) -> tuple[int, int]:
+        """The columns again; an algorithm that asks for X itself takes all d of them."""
+        right, left = self.columns
+        return (right + d if self.algorithm.needs_rows else right), left
+
     def resolved_design(self, *, n: int, d: int, fits: Callable[[Design], bool]) -> Design:
         """The design of one cell; rows that are seen once are streamed, whatever was asked."""
         if self.algorithm.one_pass:
             return Streamed(block=self.algorithm.block)
-        right, left = self.columns
+        right, left = self._asked(d)
         size = {"n": n, "d": d, "right": right, "left": left, "steps": self.algorithm.steps}
         return self.design.resolve(self.inputs, **size, fits=fits)
 
@@ -73,13 +78,12 @@ class Setup(eqx.Module):
             return 64 * algorithm.block * (self.network.width + self.target.rank)
         if algorithm.one_pass:  # and no arrays over all rows
             return design.bytes_working(n_max=algorithm.block, d=d, right=right, left=left)
-        # The second stage has projections and features.
-        stage_2 = 12 * n_max * self.network.width
-        return design.bytes_working(n_max=n_max, d=d, right=right, left=left) + stage_2
+        held = algorithm.bytes_working(n=n_max, network=self.network)
+        return design.bytes_working(n_max=n_max, d=d, right=right, left=left) + held
 
     def check_cell(self, *, n: int, d: int) -> None:
         """ValueError where there is no such cell."""
-        rank, (right, left) = self.target.rank, self.columns
+        rank, (right, left) = self.target.rank, self._asked(d)
         design = self.resolved_design(n=n, d=d, fits=lambda _: True)
         design.check_size(self.inputs, n_min=n, d=d, right=right, left=left)
         self.algorithm.check_cell(n=n, d=d, network=self.network, rank=rank)
@@ -89,6 +93,15 @@ class Setup(eqx.Module):
         if self.algorithm.needs_law_alone:
             accepted += " and orthonormal directions"
             require(self.directions.orthonormal, "directions", self.directions.name(), accepted)
+
+    def check_memory(self, runtime: Runtime, *, n: int, d: int) -> None:
+        """ValueError, with the bytes, where what grows faster than n does not fit for one cell."""
+        algorithm = self.algorithm
+        held = algorithm.bytes_working(n=n, network=self.network)
+        fits = not algorithm.holds or held <= runtime.memory_bytes
+        needed = f"algorithm={algorithm.name()} at d={d}, n={n} holds {held} bytes"
+        words = f"{needed} for {algorithm.holds}; raise it or take fewer samples"
+        require(fits, "runtime.memory", runtime.memory, words)
 
     def with_setting(self, key: str, value: Any) -> "Setup":
         """The same with one setting changed, `key` as `group.setting`; ValueError names it else."""
@@ -250,6 +263,7 @@ class Experiment:
                 setup.inputs.check_size(n_max=max(self.sizes(d)), d=d)
                 for n in self.sizes(d):
                     setup.check_cell(n=n, d=d)
+                    setup.check_memory(self.runtime, n=n, d=d)
 
     @property
     def dimensions(self) -> tuple[int, ...]:

@@ -66,11 +66,12 @@ class Plan:
                 size = max(sizes) if experiment.search else n
                 design = self.design(family.setup, d, size)
                 large = n > SHARED_ROWS and experiment.search is None
-                key = (design, family.setup.inputs, large, self._width(family.setup))
+                alone = n if family.setup.algorithm.holds and not experiment.search else 0
+                key = (design, family.setup.inputs, large, self._width(family.setup), alone)
                 by_design.setdefault(key, []).append((family, n))
         return [
             (Batch(d, design, inputs.load(d=d), max(n for _, n in cells), width), cells)
-            for (design, inputs, _, width), cells in by_design.items()
+            for (design, inputs, _, width, _), cells in by_design.items()
         ]
 
     def _width(self, setup: Setup) -> int:

@@ -76,6 +76,12 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
         "population error E(f - g)^2 of the network at each step",
         "label^2",
     ),
+    "output_weights": (("neuron",), "output weights a while the first layer was trained", "1"),
+    "feature_eigenvalue_trajectory": (
+        ("step", "neuron"),
+        "eigenvalues of the covariance of the features after each step, ascending",
+        "1",
+    ),
     "weights": (("neuron", "input"), "W after the last step", "1"),
 }
 
@@ -129,6 +135,8 @@ def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.
     if "eigenvalue" in trajectory:
         saved["eigenvalue"] = trajectory["eigenvalue"][:, -1]
         saved["eigenvalue_trajectory"] = trajectory["eigenvalue"]
+    if "feature_eigenvalue" in trajectory:
+        saved["feature_eigenvalue_trajectory"] = trajectory["feature_eigenvalue"]
     if "growth" in trajectory:
         saved["growth_trajectory"] = trajectory["growth"]
     if "covariance" in values:
@@ -145,6 +153,8 @@ def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.
         )
     if "readout" in trajectory and "gram" in trajectory:
         saved["test_error_trajectory"] = _errors(setup, trajectory, inside)
+    if "test_error" in trajectory:
+        saved["test_error_trajectory"] = trajectory["test_error"]
     if "test_error" in values:
         finite &= np.isfinite(values["test_error"])
         values["test_error"] = np.where(finite, values["test_error"], np.nan)

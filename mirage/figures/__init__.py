@@ -13,7 +13,9 @@ from mirage.figures.error_surface import error_surface
 from mirage.figures.escape_times import escape_times
 from mirage.figures.finite_size import finite_size
 from mirage.figures.gd_vs_power_iteration import gd_vs_power_iteration
+from mirage.figures.giant_step import giant_step
 from mirage.figures.label_information import label_information
+from mirage.figures.lazy_limit import lazy_limit
 from mirage.figures.learning_curves import learning_curves
 from mirage.figures.log_d_steps import log_d_steps
 from mirage.figures.loss_design import loss_design
@@ -33,9 +35,11 @@ FIGURES = {
     "error_surface": error_surface,
     "escape_times": escape_times,
     "finite_size": finite_size,
+    "giant_step": giant_step,
     "label_information": label_information,
     "learning_curves": learning_curves,
     "log_d_steps": log_d_steps,
+    "lazy_limit": lazy_limit,
     "loss_design": loss_design,
     "minimal_samples": minimal_samples,
     "minimal_samples_vs_steps": minimal_samples_vs_steps,
