@@ -127,7 +127,7 @@ def test_dense_rows_for_a_smaller_n_are_the_first_for_a_larger_one():
 def gd_problem(design, seed, *, n, d, algorithm, network=None, wrap=lambda x: x):
     network = network or TwoLayer()
     right, left = algorithm.queries(network, 2)
-    x = matrix(design, seed, n=n, d=d, right=right + 2, left=left)
+    x = matrix(design, seed, n=n, d=d, right=right + 2, left=max(1, left))
     return draw_problem(
         jax.random.fold_in(jax.random.key(5), seed),
         wrap(x),

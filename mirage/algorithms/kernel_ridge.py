@@ -92,10 +92,11 @@ class KernelRidge(Algorithm):
         matrix = kernel.matrix(samples, samples)
         matrix = jnp.where(jnp.eye(len(y), dtype=bool), samples.square[None], matrix)
         mean = matrix @ keep / count
-        centred = matrix - mean[:, None] - mean[None] + keep @ mean / count
-        centred = keep[:, None] * keep[None] * centred + self.ridge * jnp.eye(len(y))
+        # Twice: what rounding leaves of a large mean would be a negative eigenvalue.
+        centred = _centred(_centred(matrix, keep), keep)
         label = keep @ y / count
-        alpha = lapack.solve_positive(centred, keep * (y - label))
+        system = centred + self.ridge * jnp.eye(len(y))
+        alpha = lapack.solve_positive(system, keep * (y - label))
         return alpha, label - alpha @ mean
 
     def outcome(self, state):
@@ -103,6 +104,13 @@ class KernelRidge(Algorithm):
 
     def cost(self, *, n, d, network, rank):
         return Cost(0, 2 * n**2 * (d + self.degree) + n**3 // 3)
+
+
+def _centred(matrix: Float[Array, "rows rows"], keep: Float[Array, " rows"]):
+    """H K H over the rows that count; zero elsewhere."""
+    mean = matrix @ keep / keep.sum()
+    centred = matrix - mean[:, None] - mean[None] + keep @ mean / keep.sum()
+    return keep[:, None] * keep[None] * centred
 
 
 def _linear_part(

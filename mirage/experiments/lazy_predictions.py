@@ -37,7 +37,7 @@ class GiantStep(Theory):
 
 def _law(experiment: Experiment, setup: Setup) -> xr.Dataset:
     kind, rank = experiment.sample_kind, setup.target.rank
-    sizes = getattr(experiment, kind) or ()
+    sizes: tuple[float, ...] = getattr(experiment, kind) or ()
     found = np.full((2, len(experiment.dimensions), len(sizes), len(SIGNS), rank), np.nan)
     algorithm, network = setup.algorithm, setup.network
     if isinstance(algorithm, GiantStepAlgorithm) and algorithm.steps == 1:
@@ -81,11 +81,11 @@ class LazyLimit(Theory):
 
 def _errors(experiment: Experiment, setup: Setup) -> xr.Dataset:
     algorithm, network = setup.algorithm, setup.network
-    lazy = isinstance(algorithm, RandomFeatures | KernelRidge)
     of_kernel = isinstance(algorithm, KernelRidge)
     cells = np.full((len(experiment.dimensions), len(EXPONENTS)), np.nan)
     large = np.full((len(LARGE), len(EXPONENTS)), np.nan)
-    if lazy:
+    if isinstance(algorithm, RandomFeatures | KernelRidge):
+        ridge = float(algorithm.ridge)
         scales = {"norm": network.initial_norm, "bias_scale": network.bias_scale}
         series, total = kernel_series(setup.activation, **scales)
         variances = degree_variances(setup.target)
@@ -94,7 +94,7 @@ def _errors(experiment: Experiment, setup: Setup) -> xr.Dataset:
 
         def curve(d):
             spectrum = sphere_spectrum(series, total, d)
-            settings: dict[str, Any] = {"ridge": float(algorithm.ridge), "noise": above}
+            settings: dict[str, Any] = {"ridge": ridge, "noise": above}
             settings["noise"] += setup.target.noise
             settings["width"] = math.inf if of_kernel else network.width
             found = [ridge_error(spectrum, variances, n=d**k, **settings) for k in EXPONENTS]

@@ -4,13 +4,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from mirage.figures.recovery import band, sample_axis
-from mirage.figures.style import STYLE, axis_label, plain_log, shades
+from mirage.figures.style import STYLE, axis_label, plain_log
 
 NEEDED = ("feature_eigenvalue_trajectory", "overlap_trajectory", "output_weights")
-BEFORE, AFTER = shades(4, 3)[1], shades(0, 3)[2]
+# From the hue families of `style.HUES`: grey, dark blue, and blue and orange for the signs of a_j.
+BEFORE, AFTER, SIGNS = "#636363", "#08306b", {1: "#4292c6", -1: "#f16913"}
 # Eigenvalues below this share of the largest are rounding: more features than samples.
 ROUNDING = 1e-6
 
@@ -50,7 +52,7 @@ def _spectrum(axes: Axes, eigenvalues: xr.DataArray) -> None:
     states = [eigenvalues.isel(step=step).values for step in (0, -1)]
     top = max(values.max() for values in states)
     states = [values[values > ROUNDING * top] for values in states]
-    bins = np.geomspace(0.9 * min(v.min() for v in states), 1.3 * top, 60)
+    bins = np.geomspace(0.9 * min(v.min() for v in states), 1.3 * top, 60).tolist()
     for values, colour, words in zip(states, (BEFORE, AFTER), ("before", "after"), strict=True):
         axes.hist(values, bins, color=colour, alpha=0.55, label=f"{words} the step", log=True)
     outlier = states[1].max()
@@ -75,17 +77,22 @@ def _overlaps(axes: Axes, cell: xr.Dataset) -> None:
     overlap = cell["overlap_trajectory"].isel(direction=0)
     positive = cell["output_weights"] > 0
     after = overlap.isel(step=-1)
-    bins = np.linspace(float(after.min()), float(after.max()), 80)
+    bins = np.linspace(float(after.min()), float(after.max()), 80).tolist()
     start = overlap.isel(step=0).values.ravel()
     axes.hist(start, bins, density=True, histtype="step", color=BEFORE, label="before")
     grid = np.linspace(bins[0], bins[-1], 400)
-    for sign, colour in zip((1, -1), (shades(0, 3)[1], shades(1, 3)[1]), strict=True):
+    for sign, colour in SIGNS.items():
         values = after.where(positive if sign > 0 else ~positive).values.ravel()
         values = values[np.isfinite(values)]
         if not len(values):
             continue
         axes.hist(
-            values, bins, density=True, color=colour, alpha=0.5, label=rf"$a_j {_sign(sign)} 0$"
+            values,
+            bins,
+            density=True,
+            color=colour,
+            alpha=0.5,
+            label=rf"$a_j {'>' if sign > 0 else '<'} 0$",
         )
         if "overlap_mean_predicted" in cell:
             law = cell.sel(sign=sign).isel(direction=0)
@@ -101,14 +108,10 @@ def _overlaps(axes: Axes, cell: xr.Dataset) -> None:
     axes.legend(fontsize=8, ncols=2, loc="upper center")
 
 
-def _sign(sign: int) -> str:
-    return ">" if sign > 0 else "<"
-
-
 def _errors(axes: Axes, dataset: xr.Dataset, x: str) -> None:
     error = dataset["test_error_trajectory"]
     for step, colour, words in ((0, BEFORE, "before"), (-1, AFTER, "after")):
-        band(axes, error.isel(step=step), x, colour, f"{words} the step")
+        band(axes, error.isel(step=step), x, to_rgba(colour), f"{words} the step")
     if "plateau" in dataset:
         linear = float(dataset["plateau"].sel(degree=1))
         axes.axhline(linear, color="0.4", ls=":", lw=1, label="best linear predictor")

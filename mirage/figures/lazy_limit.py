@@ -36,7 +36,7 @@ def lazy_limit(dataset: xr.Dataset) -> Figure:
             place = dict(zip(groups, choice, strict=True))
             colour = shades(hue, 3)[1]
             _points(axes, error.sel(place) / scale, colour, words)
-            _curves(axes, dataset, place, scale, colour)
+            _curves(axes, dataset, place, scale, colour, words)
         axes.set_xlim(low, high)
         axes.set_ylim(0, 1.45)
         axes.set_xlabel(rf"$\kappa$ = {axis_label('exponent')}")
@@ -45,7 +45,8 @@ def lazy_limit(dataset: xr.Dataset) -> Figure:
         seeds, d, width = dataset.sizes["seed"], int(dataset["d"]), dataset.sizes.get("neuron", 0)
         neurons = f", m = {width} = $d^{{{np.log(width) / np.log(d):.2f}}}$" if width > 1 else ""
         axes.set_title(
-            f"d = {d}{neurons}; median and 30th-70th percentile over {seeds} seeds", fontsize=8
+            f"d = {d}{neurons}; median, 30th-70th percentile over {seeds} seeds; lines: theory",
+            fontsize=8,
         )
         return figure
 
@@ -69,7 +70,7 @@ def _staircase(axes: Axes, plateau: xr.DataArray, low: float, high: float) -> No
         color="0.8",
         lw=5,
         zorder=0,
-        label="degrees below κ learnt, d → ∞",
+        label="d → ∞: degrees below κ are learnt",
     )
     for degree in degrees[1:]:
         axes.axvline(degree, color="0.6", lw=0.8, ls=":", zorder=0)
@@ -92,7 +93,15 @@ def _points(axes: Axes, error: xr.DataArray, colour: tuple[float, ...], words: s
     )
 
 
-def _curves(axes: Axes, dataset: xr.Dataset, place: dict, scale: float, colour) -> None:
+def _curves(
+    axes: Axes,
+    dataset: xr.Dataset,
+    place: dict,
+    scale: float,
+    colour: tuple[float, ...],
+    name: str,
+) -> None:
+    """What theory says; medians joined where it is silent."""
     if "test_error_predicted" not in dataset:
         return
     predicted, large = (
@@ -101,11 +110,11 @@ def _curves(axes: Axes, dataset: xr.Dataset, place: dict, scale: float, colour) 
     )
     x = dataset["exponent_theory"]
     if bool(predicted.notnull().any()):
-        axes.plot(x, predicted, color=colour, lw=1.2, label="its theory at this d")
+        axes.plot(x, predicted, color=colour, lw=1.2)
     elif bool(dataset["test_error"].sel(place).notnull().any()):
         middle = dataset["test_error"].sel(place).median("seed") / scale
         axes.plot(middle["exponent"], middle, color=colour, lw=1.2)
     if bool(large.notnull().any()):
         for shade, d in zip(("0.55", "0.25"), large["d_theory"].values, strict=True):
-            words = f"at d = $10^{{{round(np.log10(d))}}}$"
+            words = f"{name}, theory at d = $10^{{{round(np.log10(d))}}}$"
             axes.plot(x, large.sel(d_theory=d), color=shade, lw=1, ls="--", label=words)

@@ -6,6 +6,7 @@ Defilippis, Loureiro and Misiakiewicz 2024, arXiv 2405.15699).
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -120,8 +121,8 @@ def ridge_error(
 
     low, high = -60.0, 20.0
     if math.isfinite(width):  # above the κ at which as many are learnt as there are features
-        low = brentq(lambda log: math.log(learnt(math.exp(log)) / width), low, high) + 1e-12
-    kappa = math.exp(brentq(excess, low, high, xtol=1e-13))
+        low = _root(lambda log: math.log(learnt(math.exp(log)) / width), low, high) + 1e-12
+    kappa = math.exp(_root(excess, low, high))
     z, q = learnt(kappa), float((count * (value / (value + kappa)) ** 2).sum())
     if math.isfinite(width):
         own, spread = (width - z) / (width - q), (q * (width - 2 * z) + z**2) / (width - q)
@@ -129,3 +130,7 @@ def ridge_error(
         own, spread = 1.0, q
     bias = kappa / (value + kappa) - kappa * value / (value + kappa) ** 2 * own
     return (float(bias @ variance) + noise) / (1 - spread / n) - noise
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    return float(brentq(function, low, high, xtol=1e-13))  # type: ignore[arg-type]
