@@ -19,8 +19,8 @@ def prepare(overrides: Sequence[str]) -> list[str]:
     the one in the config, a search that of them all; `search.at_least` that of `at_most`; the
     settings and limits of a `tune` are replaced as a whole.
     """
-    # Any setting may be varied, so that it is added where the config does not have it yet.
-    ready = [re.sub(r"^vary\.", "++vary.", _quoted(override)) for override in overrides]
+    # Any setting may be varied, and be another in a part: added where the config has it not yet.
+    ready = [re.sub(r"^(vary|parts)\.", r"++\1.", _quoted(override)) for override in overrides]
     dropped = [f"{group}=null" for group in OPTIONAL_GROUPS if f"{group}=null" in ready]
     ready = [f"~{o.removesuffix('=null')}" if o in dropped else o for o in ready]
     for key in MAPPING_KEYS:
