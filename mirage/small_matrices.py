@@ -7,6 +7,10 @@ under `vmap` (see `mirage.lapack` for what LAPACK does there on a CPU).
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mirage import lapack
+
+WRITTEN_OUT = 8
+
 
 def cholesky(matrix: Float[Array, "r r"]) -> Float[Array, "r r"]:
     """L, lower triangular, with L Lᵀ = matrix, for a positive definite matrix."""
@@ -44,6 +48,19 @@ def semidefinite_root(matrix: Float[Array, "r r"]) -> Float[Array, "r r"]:
         row.append(jnp.where(rest > smallest * matrix[i, i], jnp.sqrt(jnp.maximum(rest, 0)), 0))
         rows.append(row)
     return jnp.stack([jnp.stack(row + [zero] * (r - len(row))) for row in rows])
+
+
+def any_root(matrix: Float[Array, "m m"]) -> Float[Array, "m m"]:
+    """L with L Lᵀ = matrix, for a matrix of any size that may be singular up to rounding.
+
+    Above `WRITTEN_OUT` rows by LAPACK, which compiles sooner.
+    """
+    m = len(matrix)
+    if m <= WRITTEN_OUT:
+        return semidefinite_root(matrix)
+    values, vectors = lapack.eigh(matrix)
+    smallest = 4 * m * jnp.finfo(matrix.dtype).eps * values[-1]
+    return vectors * jnp.sqrt(jnp.where(values > smallest, values, 0))[None]
 
 
 def inverse_lower(lower: Float[Array, "r r"]) -> Float[Array, "r r"]:

@@ -81,7 +81,9 @@ def test_every_option_can_be_chosen(group, name, tmp_path):
 
 @pytest.mark.parametrize("name", [f.stem for f in (folder("conf") / "experiment").glob("*.yaml")])
 def test_every_experiment_composes(name):
-    assert compose(f"+experiment={name}").name == name
+    found = compose(f"+experiment={name}")
+    for experiment in found.values() if isinstance(found, dict) else [found]:
+        assert experiment.name == name
 
 
 @pytest.mark.parametrize("samples", ["recovery", "exponent", "single"])

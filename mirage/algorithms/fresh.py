@@ -12,6 +12,7 @@ from mirage.algorithms.base import Problem, Trained
 from mirage.designs import Rows
 from mirage.designs.base import RowFunction
 from mirage.network import output
+from mirage.small_matrices import any_root
 
 BLOCK = 2048
 # Rows for an error that is not integrated: its standard error is near one per cent.
@@ -76,11 +77,9 @@ def fresh_pull_back(
         rows.no_sums(summed),
     )
     inside, square, sums = rows.fold(visit, start)
-    values, vectors = lapack.eigh(square)
-    root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None]
     off = jax.random.normal(key_rest, (g.shape[0], d), weights.dtype)
     off = off - (off @ basis) @ basis.T
-    return inside @ basis.T + root @ off, sums
+    return inside @ basis.T + any_root(square) @ off, sums
 
 
 def fresh_features(

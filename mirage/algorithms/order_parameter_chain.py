@@ -5,14 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mirage import lapack
 from mirage.algorithms.one_pass import OnePass, cosines, one_step, score
 from mirage.options import require
-from mirage.small_matrices import semidefinite_root
+from mirage.small_matrices import any_root
 from mirage.wishart import wishart_root
-
-# Above this width a root is taken by LAPACK, which compiles sooner.
-WRITTEN_OUT = 8
 
 
 class Compensated(eqx.Module):
@@ -90,7 +86,7 @@ class OrderParameterChain(OnePass):
             m_now, q_now = carry
             overlap, square = m_now.value, q_now.value
             h = g[index, :rank]
-            z = overlap @ h + _root(square - overlap @ overlap.T) @ g[index, rank:]
+            z = overlap @ h + any_root(square - overlap @ overlap.T) @ g[index, rank:]
             slope = score(problem, state.output_weights, state.biases, labels[index])
             done = one_step(self, rule, slope, z, gram[index])
             c, along, excess = done
@@ -116,14 +112,6 @@ class OrderParameterChain(OnePass):
 
     def finish(self, key, state, problem):
         return self.trained(state, None)
-
-
-def _root(matrix: Float[Array, "m m"]) -> Float[Array, "m m"]:
-    """L with L Lᵀ = matrix, positive semi-definite up to rounding."""
-    if len(matrix) <= WRITTEN_OUT:
-        return semidefinite_root(matrix)
-    values, vectors = lapack.eigh(matrix)
-    return vectors * jnp.sqrt(jnp.maximum(values, 0))[None]
 
 
 def _cosine(overlap: Compensated, gram: Compensated) -> Float[Array, ""]:
