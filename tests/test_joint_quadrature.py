@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
@@ -92,6 +92,7 @@ def test_the_first_moments_are_m_and_q(m, r, kind, error):
     np.testing.assert_allclose(second, covariance(overlap, gram), atol=error)
 
 
+@settings(max_examples=12)
 @given(seed=st.integers(0, 10**6), lost=st.integers(0, 2))
 def test_any_possible_state_has_its_moments_and_finite_derivatives(seed, lost):
     """Down to W in the span of U (all lost), where the variance of z given h is 0."""

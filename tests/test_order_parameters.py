@@ -15,12 +15,12 @@ from mirage.losses import Huber, Mse
 from mirage.measures import population_error
 from mirage.targets import Committee, Expression, Hermite, PhaseRetrieval, SingleIndex, Target
 from mirage.theory.drift_expansion import drift_coefficients, effective_exponent
+from mirage.theory.full_batch import full_batch_step
 from mirage.theory.joint_quadrature import rule
 from mirage.theory.order_parameters import (
     Dynamics,
     OrderParameters,
     escape_time,
-    full_batch_step,
     rates,
     rescaled,
     trajectory,
@@ -302,6 +302,7 @@ def test_divergence_is_recorded():
     assert np.isnan(found.gram[1:]).all()
 
 
+@pytest.mark.slow
 def test_what_diverges_does_not_escape():
     setup = dynamics(**SQUARE, update=Gradient(1.0))
     at = {"level": 0.99, "max_time": 2.0}
@@ -432,28 +433,24 @@ def test_the_first_step_on_a_batch_that_is_used_again():
 
 @pytest.mark.slow
 def test_escape_takes_longer_by_the_power_that_the_exponent_says():
-    """From m = 1/√d with γ0 = ¼ d^{1 − ℓ/2}: log d for ℓ = 2, d^{ℓ−2} above."""
+    """From m = 1/√d with γ0 of order d^{1 − ℓ/2}: log d for ℓ = 2, d^{ℓ−2} above."""
     dimensions = np.array([1e3, 1e4, 1e5, 1e6])
 
     def times(degree, step):
-        setup = dynamics(
-            Hermite(terms=[[1.0, [degree]]]), HermiteActivation(degree=degree), Gradient(1.0)
-        )
+        target, activation = Hermite(terms=[[1.0, [degree]]]), HermiteActivation(degree=degree)
         found = []
         for d in dimensions:
-            here = eqx.tree_at(lambda s: s.update, setup, Gradient(float(step(d))))
-            here = Dynamics(
-                here.target, here.loss, here.activation, here.readout, here.update, True
-            )
-            start = np.array([[1 / np.sqrt(d)]])
-            found.append(escape_time(here, start, np.eye(1), level=0.3, max_time=1e12))
+            update = Gradient(step * d ** (1 - degree / 2))
+            setup = dynamics(target, activation, update, spherical=True)
+            start = {"overlap": np.array([[d**-0.5]]), "gram": np.eye(1)}
+            found.append(escape_time(setup, **start, level=0.3, max_time=1e15, points=40_000))
         return np.array(found)
 
-    logarithmic = np.diff(times(2, lambda d: 0.02))
-    np.testing.assert_allclose(logarithmic, logarithmic[0], rtol=1e-3)
+    # ṁ = (2γ − 6γ²) m where m is small.
+    decade = np.log(10) / 2 / (2 * 0.02 - 6 * 0.02**2)
+    np.testing.assert_allclose(np.diff(times(2, 0.02)), decade, rtol=1e-3)
     for degree in (3, 4):
-        taken = times(degree, lambda d, degree=degree: 0.004 * d ** (1 - degree / 2))
-        slopes = np.diff(np.log(taken)) / np.diff(np.log(dimensions))
+        slopes = np.diff(np.log10(times(degree, 0.004)))
         assert slopes[-1] == pytest.approx(degree - 2, abs=0.02)
 
 

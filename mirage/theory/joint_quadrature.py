@@ -141,6 +141,11 @@ def rule(target: Target, neurons: int, *, points: int = POINTS, coarse: bool = F
 
     A tensor rule where it has `FEWEST` nodes a line for z. Its `coarse` twin has four fifths of
     the nodes, half of the points of a sequence: the difference is an upper estimate of the error.
+
+    Measured, for rates of order 1: rounding at r + m ≤ 3; at 4 and above 5e-5 for smooth targets
+    and relu, 2e-4 for one as steep as tanh(h1 + He3(h2)), 5e-4 with label noise or at r + m > 4;
+    up to 1e-3 where relu' jumps at a z other than 0 (`ExtraGradient`), whatever r + m.
+
     ValueError where labels cannot be averaged over given h (`labels_given`), or are not finite.
     """
     r = target.rank

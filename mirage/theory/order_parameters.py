@@ -36,13 +36,12 @@ from mirage.network import output
 from mirage.options import Number, require
 from mirage.targets import Target
 from mirage.theory.joint_quadrature import POINTS, Rule, rule
-from mirage.updates import Gradient, Update
+from mirage.updates import Update
 
 # Q has diverged when an entry is this many times its trace at the start (or 1 if that is less).
 LARGEST = 1e8
-# Absolute tolerances are this share of the relative ones, and no step is shorter than this share
-# of all.
-ABSOLUTE, SHORTEST, MAX_STEPS = 1e-3, 1e-12, 2**14
+# Absolute tolerances are this share of the relative ones; a shorter step than this is divergence.
+ABSOLUTE, SHORTEST, MAX_STEPS = 1e-3, 1e-12, 2**12
 # A cosine this close to its level has reached it.
 REACHED = 1e-6
 # How far Q − M Mᵀ may be from positive semi-definite, and norms on the sphere from 1.
@@ -122,7 +121,12 @@ def averages(
 def rates(
     dynamics: Dynamics, rule: Rule, overlap: Float[Array, "m r"], gram: Float[Array, "m m"]
 ) -> OrderParameters:
-    """dM/dτ and dQ/dτ: differentiable; call inside `jax.enable_x64(True)`."""
+    """dM/dτ and dQ/dτ: differentiable; call inside `jax.enable_x64(True)`.
+
+    On the sphere they are those of normalised rows: an error in a norm would grow otherwise.
+    """
+    if dynamics.spherical:
+        overlap, gram = normalised(overlap, gram)
     signal, drift, square = averages(dynamics, rule, overlap, gram)
     square = jnp.asarray(dynamics.noise, square.dtype) * square
     d_overlap, d_gram = -signal, square - drift - drift.T
@@ -131,6 +135,14 @@ def rates(
         d_overlap += radial[:, None] * overlap
         d_gram += (radial[:, None] + radial[None]) * gram
     return OrderParameters(d_overlap, d_gram)
+
+
+def normalised(
+    overlap: Float[Array, "m r"], gram: Float[Array, "m m"]
+) -> tuple[Float[Array, "m r"], Float[Array, "m m"]]:
+    """M and Q of W with its rows rescaled to unit norm."""
+    norm = jnp.sqrt(jnp.diag(gram))
+    return overlap / norm[:, None], gram / jnp.outer(norm, norm)
 
 
 class Trajectory(NamedTuple):
@@ -167,7 +179,7 @@ def trajectory(
     accepted = "expected ascending numbers ≥ 0, one of them > 0"
     require(bool(ascending and times[0] >= 0 < times[-1] < math.inf), "times", times, accepted)
     with jax.enable_x64(True):
-        setup = _prepared(dynamics, overlap, gram, points)
+        setup = prepared(dynamics, overlap, gram, points)
         saved = diffrax.SaveAt(ts=jnp.asarray(times))
         solution = _solved(*setup, saved, jnp.asarray(times[-1]), jnp.asarray(tolerance), None)
     assert solution.ys is not None
@@ -191,9 +203,10 @@ def escape_time(
 
     max_j ‖U w_j‖/‖w_j‖, or with a `direction` u of R^r max_j |u·U w_j|/(‖u‖ ‖w_j‖). inf where
     that is not before `max_time`, NaN where M and Q diverge or steps run out before. From m = c/√d
-    it is of order 1, log d and d^{ℓ/2 − 1}/γ0 for exponents ℓ = 1, 2 and > 2 of the dynamics
-    (`mirage.theory.effective_exponent`), where γ0 is at most of order d^{1 − ℓ/2} for the last
-    (Ben Arous et al. 2021). ValueError as `trajectory`, and for a level that is no cosine.
+    on the sphere γ0 τ is of order 1, log d and d^{ℓ/2 − 1} for exponents ℓ = 1, 2 and > 2
+    (`mirage.theory.drift_expansion`). For the last E[C²] m must not win over the drift, which takes
+    a γ0 of order d^{1 − ℓ/2}: τ is of order d^{ℓ − 2}, d^{ℓ − 1} samples (Ben Arous et al. 2021).
+    ValueError as `trajectory`, and for a level that is no cosine.
     """
     require(0 < level < 1, "level", level, "expected a cosine between 0 and 1")
     require(0 < max_time < math.inf, "max_time", max_time, "expected a number > 0")
@@ -203,7 +216,7 @@ def escape_time(
     accepted = f"expected a vector of {r} numbers, not all 0"
     require(bool(0 < length < math.inf), "direction", direction, accepted)
     with jax.enable_x64(True):
-        setup = _prepared(dynamics, overlap, gram, points)
+        setup = prepared(dynamics, overlap, gram, points)
         goal = jnp.asarray(level), jnp.asarray(basis / length)
         if _largest_cosine(setup[2], goal[1]) >= level:
             return 0.0
@@ -219,8 +232,16 @@ def escape_time(
     return float(solution.ts[-1]) if reached else math.nan
 
 
-def _prepared(dynamics, overlap, gram, points) -> tuple[Dynamics, Rule, OrderParameters]:
-    """What the compiled functions take, once it has been looked at."""
+def prepared(
+    dynamics: Dynamics,
+    overlap: Float[np.ndarray, "m r"],
+    gram: Float[np.ndarray, "m m"],
+    points: int,
+) -> tuple[Dynamics, Rule, OrderParameters]:
+    """What compiled functions take: the numbers as arrays, a rule, and M and Q if they are valid.
+
+    Call inside `jax.enable_x64(True)`. ValueError as `trajectory`.
+    """
     m, r = len(dynamics.readout), dynamics.target.rank
     overlap, gram = (np.asarray(a, np.float64) for a in (overlap, gram))
     require(overlap.shape == (m, r), "overlap", overlap.shape, f"expected the shape {(m, r)}")
@@ -280,7 +301,7 @@ def _solved(dynamics, rule, start, saved, end, tolerance, goal):
         args=(dynamics, rule),
         saveat=saved,
         stepsize_controller=diffrax.PIDController(
-            rtol=tolerance, atol=ABSOLUTE * tolerance, dtmin=SHORTEST * end, force_dtmin=False
+            rtol=tolerance, atol=ABSOLUTE * tolerance, dtmin=SHORTEST, force_dtmin=False
         ),
         event=event,
         max_steps=MAX_STEPS,
@@ -291,53 +312,3 @@ def _solved(dynamics, rule, start, saved, end, tolerance, goal):
 def _has_diverged(solution) -> bool:
     ends = (diffrax.RESULTS.event_occurred, diffrax.RESULTS.dt_min_reached)
     return any(bool(solution.result == end) for end in ends)
-
-
-def full_batch_step(
-    dynamics: Dynamics,
-    overlap: Float[np.ndarray, "m r"],
-    gram: Float[np.ndarray, "m m"],
-    *,
-    alpha: float,
-    points: int = POINTS,
-) -> OrderParameters:
-    """M and Q after one step of gradient descent on a fresh batch of n = α d samples.
-
-    A step γ = γ0 α on the batch's mean loss, that is γ0 in units of B/d with B = α d. The samples
-    share the gradient of the population, which lies in the span of U and W, and it is their
-    number that keeps the rest finite: with P = E[C (h, z)ᵀ] and Σ the covariance of (h, z),
-
-        M ← M − α E[C hᵀ],
-        Q ← Q − α E[C zᵀ + z Cᵀ] + α ν E[C Cᵀ] + α² P Σ⁺ Pᵀ,
-
-    exact for d → ∞ where W does not depend on the batch: at every step of one-pass descent, and at
-    the first on a batch that is used again (Dandi et al. 2024, arXiv 2402.03220). Spherical: rows
-    move along the sphere's tangent and are normalised. ValueError as `trajectory`, for α ≤ 0, and
-    for updates other than `Gradient`, which use the samples again.
-    """
-    require(0 < alpha < math.inf, "alpha", alpha, "expected a number > 0")
-    name = type(dynamics.update).__name__
-    require(isinstance(dynamics.update, Gradient), "update", name, "expected Gradient")
-    with jax.enable_x64(True):
-        setup = _prepared(dynamics, overlap, gram, points)
-        m, q = _full_batch(*setup, jnp.asarray(float(alpha)))
-    return OrderParameters(np.asarray(m), np.asarray(q))
-
-
-@eqx.filter_jit
-def _full_batch(dynamics, rule, state, alpha):
-    m, q = state
-    signal, drift, square = averages(dynamics, rule, m, q)
-    eye = jnp.eye(m.shape[1], dtype=m.dtype)
-    covariance = jnp.block([[eye, m.T], [m, q]])
-    along = jnp.concatenate([signal, drift], axis=1)
-    inverse = jnp.linalg.pinv(covariance, rtol=1e-10, hermitian=True)
-    moved = alpha**2 * along @ inverse @ along.T + alpha * dynamics.noise * square
-    kept = 1 + alpha * jnp.diag(drift) if dynamics.spherical else jnp.ones(len(q))
-    across = alpha * kept[:, None] * drift.T
-    new_m = kept[:, None] * m - alpha * signal
-    new_q = jnp.outer(kept, kept) * q - across - across.T + moved
-    if dynamics.spherical:
-        norm = jnp.sqrt(jnp.diag(new_q))
-        new_m, new_q = new_m / norm[:, None], new_q / jnp.outer(norm, norm)
-    return new_m, new_q
