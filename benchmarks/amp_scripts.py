@@ -4,7 +4,8 @@
 
 Three times the same iteration in NumPy, float64: with a channel that takes one sample at a time by
 adaptive quadrature, the usual way of a script; with that quadrature for all samples at once, by a
-fixed rule; and with the channel in closed form, which few would derive. X has entries N(0, 1), h = U x, and Û is an estimate of U (2 × d), C its posterior covariance:
+fixed rule; and with the channel in closed form, which few would derive. X has
+entries N(0, 1), h = U x, and Û is an estimate of U (2 × d), C its posterior covariance:
 
     Ω = X Ûᵀ − g C,    g ← g_out(y, Ω, C),    A = −(1/d) Σ_i ∂_ω g_out,
     Û ← (I + A)⁻¹ (gᵀ X/d + A Û),             C ← (I + A)⁻¹.
@@ -150,7 +151,9 @@ def vectorised_channel(
     low, high = omega[:, 0] - WIDTH * deviation, omega[:, 0] + WIDTH * deviation
     ends = [(low, np.minimum(high, 0)), (np.maximum(low, 0), high)]
     halves = [np.maximum(b - a, 0)[:, None] / 2 for a, b in ends]
-    h = np.hstack([a[:, None] + half * (1 + nodes) for (a, _), half in zip(ends, halves)])
+    h = np.hstack(
+        [a[:, None] + half * (1 + nodes) for (a, _), half in zip(ends, halves, strict=True)]
+    )
     z = (h - omega[:, :1]) / deviation
     density = np.hstack([half * weights for half in halves]) * np.exp(-z * z / 2)
     mean = omega[:, 1:] + slope * (h - omega[:, :1])
