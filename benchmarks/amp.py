@@ -4,8 +4,8 @@
 
 One iteration for the parity sign(h1 h2) at d = 500, n/d = 3, in turns: mirage alone (one seed) and
 in a batch of seeds, two NumPy iterations with a channel for all samples at once (the script's
-quadrature by a fixed rule, and a closed form), and once the script that takes a sample at a time. Then the
-experiment `parity_transition` at its defaults from the shell; curves of state evolution,
+quadrature by a fixed rule, and a closed form), and once the script that takes a sample at a time.
+Then the experiment `parity_transition` at its defaults from the shell; curves of state evolution,
 compilation included, in a process of their own; and AMP on an X of 100,000 columns that is never
 stored.
 """
