@@ -37,7 +37,7 @@ class GiantStep(Theory):
 
 def _law(experiment: Experiment, setup: Setup) -> xr.Dataset:
     kind, rank = experiment.sample_kind, setup.target.rank
-    sizes: tuple[float, ...] = getattr(experiment, kind) or ()
+    sizes: list[float] = list(getattr(experiment, kind) or [])
     found = np.full((2, len(experiment.dimensions), len(sizes), len(SIGNS), rank), np.nan)
     algorithm, network = setup.algorithm, setup.network
     if isinstance(algorithm, GiantStepAlgorithm) and algorithm.steps == 1:
@@ -62,7 +62,7 @@ def _law(experiment: Experiment, setup: Setup) -> xr.Dataset:
                 _named("standard deviation of w.u after the step, over neurons and samples"),
             ),
         },
-        coords={"d": list(experiment.dimensions), kind: list(sizes), "sign": list(SIGNS)},
+        coords={"d": list(experiment.dimensions), kind: sizes, "sign": list(SIGNS)},
     )
 
 
