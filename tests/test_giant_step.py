@@ -195,7 +195,7 @@ def test_settings_that_make_no_sense_are_refused(key, value):
 
 @pytest.mark.slow
 def test_the_experiment_is_drawn_with_its_prediction():
-    small = ["d=100", "alpha=[1,8]", "seeds=2", "network.width=140"]
+    small = ["d=100", "alpha=[2,8]", "seeds=4", "network.width=140"]
     results = mirage.simulate(mirage.compose("+experiment=giant_step", *small))
     assert results.feature_eigenvalue_trajectory.dims[-2:] == ("step", "neuron")
     error = results.test_error_trajectory.median("seed").squeeze()
