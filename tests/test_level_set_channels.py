@@ -14,9 +14,12 @@ from scipy.stats import norm
 
 from mirage.channels.channel import posterior
 from mirage.channels.intervals import interval_output
+from mirage.channels.level_curves import level_curves
 from mirage.channels.line_level_set import line_level_set
 from mirage.channels.plane_level_set import plane_level_set
 from mirage.targets import Committee, Expression, NoisySign, Parity, PhaseRetrieval, SingleIndex
+from mirage.theory.bayes_optimal import value_of
+from mirage.theory.state_evolution import settled
 
 # Compilations of many channels: with the long checks.
 pytestmark = pytest.mark.slow
@@ -407,24 +410,149 @@ def test_a_label_out_of_reach_is_taken_at_its_nearest_point():
     )
 
 
-@pytest.mark.slow
-def test_information_in_the_plane():
-    # h1² + h2²: Q = q I stays isotropic, and the average is a double integral of Bessel functions.
-    q = 0.3
-    found = information(plane(PLANES["circle"]), q * jnp.eye(2))
-    rng = np.random.default_rng(0)
-    omega = np.sqrt(q) * rng.standard_normal((2, 10**6))
-    h = omega + np.sqrt(1 - q) * rng.standard_normal((2, 10**6))
-    rho, length = np.linalg.norm(h, axis=0), np.linalg.norm(omega, axis=0)
-    k = rho * length / (1 - q)
-    draws = (rho * ive(1, k) / i0e(k) - length) ** 2 / (1 - q) ** 2 / 2
-    expected, sigma = draws.mean(), draws.std() / 1e3
-    score = np.asarray(found.score)
-    assert abs(np.trace(score) / 2 - expected) < 5 * sigma + 5e-3
-    assert abs(score[0, 1]) < 5e-3
-    # E[E[y|ω]²], E[y|ω] = |ω|² + 2 (1 − q).
-    square = 8 * q**2 + 2 * (2 * q) * 2 * (1 - q) + 4 * (1 - q) ** 2
-    assert float(found.square) == pytest.approx(square, rel=1e-2)
+CURVES = {**PLANES, "quartic": Expression("(He4(h1) + He4(h2))/sqrt(24)")}
+
+
+@functools.cache
+def curves_of(target):
+    return level_curves(target)
+
+
+@pytest.mark.parametrize("shape", CURVES)
+def test_level_curves_stand_for_the_whole_plane(shape):
+    weight, points, density, *_ = curves_of(CURVES[shape])
+    measure = weight[:, None] * density * np.exp(-(points**2).sum(axis=-1) / 2) / (2 * np.pi)
+    h1, h2 = points[..., 0], points[..., 1]
+    assert measure.sum() == pytest.approx(1, abs=1e-12)
+    for f, expected in (
+        (h1**2, 1),
+        (h2**2, 1),
+        (h1**4, 3),
+        ((h1 * h2) ** 2, 1),
+        (np.cos(h1 - h2), np.exp(-1)),
+    ):
+        assert (measure * f).sum() == pytest.approx(expected, rel=1.5e-3)
+
+
+def test_level_curves_take_no_notice_of_how_labels_are_scaled():
+    plain, stretched = (curves_of(Expression(f"{f}(h1**2 + h2)")) for f in ("", "exp"))
+    one, other = (
+        c.weight @ (c.density * np.exp(-(c.points**2).sum(-1) / 2) * abs(c.points[..., 0])).sum(-1)
+        for c in (plain, stretched)
+    )
+    assert one == pytest.approx(other, rel=2e-4)
+    assert one == pytest.approx(2 * np.pi * np.sqrt(2 / np.pi), rel=5e-4)
+
+
+def test_curves_that_cannot_be_followed_are_refused():
+    with pytest.raises(ValueError, match="level sets are too fine to follow"):
+        level_curves(Expression("sin(150*h1)*cos(140*h2)"))
+
+
+@pytest.mark.optimised
+def test_information_of_a_circle_is_a_double_integral_of_bessel_functions():
+    # Q = q I stays isotropic; ρ = |h| and |ω| have the density of a Rice distribution.
+    channel = plane(PLANES["circle"])
+    x, w = np.polynomial.legendre.leggauss(600)
+    for q in (0.1, 0.5, 0.9):
+        with jax.enable_x64(True):
+            found = information(channel, q * jnp.eye(2))
+        v = 1 - q
+        rho, length = 4 * (x[:, None] + 1), 4 * np.sqrt(q) * (x[None] + 1)
+        k = rho * length / v
+        density = i0e(k) * rho * length / (q * v) * np.exp(-(length**2) / (2 * q))
+        density *= np.exp(-((rho - length) ** 2) / (2 * v)) * 16 * np.sqrt(q) * np.outer(w, w)
+        score = (rho * ive(1, k) / i0e(k) - length) ** 2 / v**2 / 2
+        log_z = np.log(i0e(k)) - (rho - length) ** 2 / (2 * v) - np.log(2 * v)
+        assert density.sum() == pytest.approx(1, abs=1e-6)
+        expected = (density * score).sum()
+        np.testing.assert_allclose(found.score, expected * np.eye(2), atol=2e-4 * expected)
+        assert float(found.log_evidence) == pytest.approx((density * log_z).sum(), abs=5e-4)
+        # E[y|ω] = |ω|² + 2 (1 − q).
+        square = 8 * q**2 + 2 * (2 * q) * 2 * (1 - q) + 4 * (1 - q) ** 2
+        assert float(found.square) == pytest.approx(square, rel=1e-9)
+
+
+QS = {
+    "wide": [[0.2, 0.1], [0.1, 0.3]],
+    "mixed": [[0.85, 0.0], [0.0, 0.1]],
+    "narrow": [[0.9, 0.05], [0.05, 0.85]],
+    "extrapolated": [[0.99, 0.004], [0.004, 0.98]],
+    "nearly exact": [[1 - 1e-7, 0.0], [0.0, 1 - 3e-7]],
+}
+
+
+@pytest.mark.optimised
+@pytest.mark.parametrize("q", QS)
+def test_information_of_a_straight_line_is_exact(q):
+    # y = a·h: g_out = a (y − a·ω)/(aᵀVa), E[y|ω]² = aᵀQa.
+    a, overlap = np.array([1.0, 2.0]), np.array(QS[q])
+    with jax.enable_x64(True):
+        found = information(plane(Expression("h1 + 2*h2")), jnp.asarray(overlap))
+    variance = a @ (np.eye(2) - overlap) @ a
+    np.testing.assert_allclose(found.score, np.outer(a, a) / variance, rtol=2e-4)
+    expected = -np.log(2 * np.pi * np.e * variance) / 2
+    assert float(found.log_evidence) == pytest.approx(expected, abs=2e-4)
+    assert float(found.square) == pytest.approx(a @ overlap @ a, rel=1e-9)
+
+
+@pytest.mark.optimised
+@pytest.mark.parametrize("shape", ["product", "cubic"])
+@pytest.mark.parametrize("q", ["wide", "narrow", "extrapolated"])
+def test_information_against_draws(shape, q):
+    overlap = np.array(QS[q])
+    v = np.eye(2) - overlap
+    with jax.enable_x64(True):
+        found = information(plane(PLANES[shape]), jnp.asarray(overlap))
+    rng = np.random.default_rng(1)
+    omega = np.linalg.cholesky(overlap) @ rng.standard_normal((2, 1500))
+    h = omega + np.linalg.cholesky(v) @ rng.standard_normal((2, 1500))
+    y = h[0] * h[1] if shape == "product" else h[0] + h[1] ** 3 - 3 * h[1]
+    exact = [along_curve(shape, *one, v) for one in zip(y, omega.T, strict=True)]
+    root = np.linalg.inv(np.linalg.cholesky(v))
+    m = (np.array([mean for _, mean, _ in exact]) - omega.T) @ root.T
+    # E[z mᵀ] = E[m mᵀ]: the difference has mean 0 and takes half of the noise away.
+    z = (h - omega).T @ root.T
+    draws = m[:, :, None] * (2 * z - m)[:, None]
+    draws = (draws + np.swapaxes(draws, 1, 2)) / 2
+    sigma = draws.std(axis=0) / np.sqrt(len(draws))
+    found_moment = np.linalg.cholesky(v).T @ np.asarray(found.score) @ np.linalg.cholesky(v)
+    assert (np.abs(found_moment - draws.mean(axis=0)) < 4 * sigma + 1e-3).all()
+    log_z = np.array([one[0] for one in exact])
+    error = abs(float(found.log_evidence) - log_z.mean())
+    assert error < 4 * log_z.std() / np.sqrt(len(log_z))
+
+
+@pytest.mark.optimised
+@pytest.mark.parametrize("shape", CURVES)
+@pytest.mark.parametrize("q", ["wide", "mixed", "narrow", "extrapolated"])
+def test_information_in_the_plane_is_twice_the_derivative_of_the_evidence(shape, q):
+    channel, overlap = plane(CURVES[shape]), np.array(QS[q])
+    error = 5e-3 if q == "extrapolated" else 1e-3
+    step = 1e-3 * (1 - np.linalg.eigvalsh(overlap)[-1])
+    with jax.enable_x64(True):
+        at = np.asarray(information(channel, jnp.asarray(overlap)).score)
+        for b in ([1.0, 0.0], [0.0, 1.0], [1.0, 1.0]):
+            move = step * np.outer(b, b)
+            low, high = (
+                information(channel, jnp.asarray(overlap + sign * move)) for sign in (-1, 1)
+            )
+            slope = float(high.log_evidence - low.log_evidence) / (2 * step)
+            assert 2 * slope == pytest.approx(b @ at @ b, abs=error * abs(at).max())
+
+
+@pytest.mark.optimised
+def test_two_quartics_have_the_thresholds_of_their_level_curves():
+    channel = plane(CURVES["quartic"])
+    for start in (1e-2, 0.3):
+        found = settled(channel, 2.0, start * np.eye(2))
+        assert found.converged
+        np.testing.assert_allclose(found.overlap, 0.2036 * np.eye(2), atol=5e-4)
+    # Recovery is exact above 2.306, and from full knowledge above 2, where f jumps to infinity.
+    np.testing.assert_array_equal(settled(channel, 2.35, 0.3 * np.eye(2)).overlap, np.eye(2))
+    np.testing.assert_array_equal(settled(channel, 2.1, 0.999 * np.eye(2)).overlap, np.eye(2))
+    assert value_of(channel, np.eye(2), 2.01) == np.inf
+    assert value_of(channel, np.eye(2), 1.99) == -np.inf
 
 
 def test_what_there_is_no_channel_for():
