@@ -272,6 +272,7 @@ def test_runs_that_contradict_each_other_are_refused(tmp_path):
         mirage.load(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_what_an_algorithm_has_no_use_for_costs_nothing():
     """AMP knows no loss: one run is the result of all of them."""
     experiment = Experiment(

@@ -62,6 +62,7 @@ def test_every_layer_follows_its_gradient(per_dimension):
         np.testing.assert_allclose(found[name], expected, rtol=2e-4, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.optimised
 def test_a_fresh_gradient_has_the_law_of_drawn_rows():
     """G X of rows that are never drawn, twin neurons included, by two-sample tests."""

@@ -100,6 +100,7 @@ def test_the_gram_of_fresh_samples_has_the_law_of_the_features(width):
     assert (np.abs(gram[-1, :-1]) / n < 5 * np.sqrt(np.diag(covariance) / n)).all()
 
 
+@pytest.mark.slow
 def test_eigenvalues_sum_to_the_variance_of_the_features_and_one_leaves_the_bulk():
     n, d = 3000, 40
     problem, memory = problem_of(Dense(), n=n, d=d, **MODEL)
@@ -169,6 +170,7 @@ def test_moments_of_the_slope_against_closed_forms():
     assert moments.square[0] == pytest.approx((1 + 3 * np.exp(-2)) / 2, rel=1e-8)
 
 
+@pytest.mark.slow
 def test_sampled_errors_are_those_of_the_integral():
     """Within five standard errors, those taken from two samples of rows."""
     network = TwoLayer(width=20, initial_norm=1.0, symmetric=False)

@@ -163,6 +163,7 @@ def test_a_users_rows_and_directions_work_from_the_shells_config(own):
     np.testing.assert_allclose(one.cos_best, cosine, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_scaling_directions_does_not_change_a_target_that_sees_signs(tmp_path):
     rng = np.random.default_rng(1)
     u = np.linalg.qr(rng.normal(size=(20, 2)))[0].T
@@ -253,6 +254,7 @@ def test_directions_are_checked_where_they_are_made(tmp_path):
         given.check_size(r=2, d=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs", [Gaussian(), Correlated(correlation=0.0)], ids=label)
 def test_the_sampled_error_is_the_integrated_one_on_gaussian_rows(inputs):
     """ρ = 0 is N(0, I) too, but by rows that are drawn and not by the law of (U x, W x)."""

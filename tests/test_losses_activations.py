@@ -15,11 +15,25 @@ from scipy.integrate import quad
 from tables import ACTIVATIONS, LOSSES, label
 
 from mirage.activations import Activation, Cos, Hermite, Quadratic, Relu, Tanh
-from mirage.losses import Absolute, Huber, LogCosh, Loss, Mse, OneOf, Preprocessed, PseudoHuber
+from mirage.losses import (
+    Absolute,
+    Correlation,
+    Huber,
+    LogCosh,
+    Loss,
+    Mse,
+    OneOf,
+    Preprocessed,
+    PseudoHuber,
+)
 from mirage.network import TwoLayer, output
 
 EVERY_LOSS = [*LOSSES, Huber(delta=0.3), PseudoHuber(delta=2.0), Preprocessed(transform="tanh(y)")]
 each_loss = pytest.mark.parametrize("loss", EVERY_LOSS, ids=label)
+# The correlation loss is linear: there is no label that it fits.
+with_a_minimum = pytest.mark.parametrize(
+    "loss", [loss for loss in EVERY_LOSS if loss != Correlation()], ids=label
+)
 each_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=label)
 
 # Central differences in float64 at step 1e-5: truncation h²/6 · |f'''| ≤ 3e-9 and rounding
@@ -58,6 +72,7 @@ def test_the_slope_is_the_derivative_in_the_prediction(loss):
         (PseudoHuber(delta=2.0), lambda y: -y / np.sqrt(1 + (y / 2) ** 2)),
         (LogCosh(), lambda y: -np.tanh(y)),
         (Absolute(), lambda y: -np.sign(y)),
+        (Correlation(), lambda y: -y),
         (Preprocessed(), lambda y: -y / (1 + np.abs(y))),
         (Preprocessed(transform="tanh(2*y)"), lambda y: -np.tanh(2 * y)),
     ],
@@ -68,7 +83,7 @@ def test_what_a_network_at_zero_sees_of_the_label(loss, slope):
     np.testing.assert_allclose(loss.slope(jnp.zeros(8), jnp.asarray(y)), slope(y), rtol=1e-5)
 
 
-@each_loss
+@with_a_minimum
 @pytest.mark.usefixtures("x64")
 def test_a_loss_is_convex_in_the_prediction(loss):
     t = jnp.linspace(-5, 5, 401)
@@ -79,7 +94,13 @@ def test_a_loss_is_convex_in_the_prediction(loss):
         assert bends.max() > 1e-5
 
 
-@each_loss
+def test_the_correlation_loss_is_linear_in_both():
+    t, y = np.random.default_rng(0).normal(size=(2, 50)).astype(np.float32)
+    np.testing.assert_array_equal(Correlation()(jnp.asarray(t), jnp.asarray(y)), -y * t)
+    np.testing.assert_array_equal(Correlation().slope(jnp.asarray(t), jnp.asarray(y)), -y)
+
+
+@with_a_minimum
 def test_a_loss_is_zero_at_the_label_it_fits_and_positive_elsewhere(loss):
     y = jnp.asarray([-2.5, -0.3, 0.0, 0.8, 4.0])
     fitted = loss._parsed()(y=y) if isinstance(loss, Preprocessed) else y
@@ -144,6 +165,7 @@ FORMULAS = {
     "quadratic": np.square,
     "relu": lambda z: np.maximum(z, 0.0),
     "softplus": lambda z: np.logaddexp(0.0, z),
+    "exponential": lambda z: np.exp(z - 0.5),
     "tanh": np.tanh,
 }
 

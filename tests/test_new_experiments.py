@@ -40,6 +40,7 @@ def test_gd_stays_with_power_iteration_while_it_is_small_and_leaves_when_not(des
     assert far[-1] > 0.3
 
 
+@pytest.mark.slow
 def test_the_two_are_those_that_run_alone():
     """On a stored matrix: W and P, and so their distance, are those of either algorithm."""
     network = TwoLayer(initial_norm=0.3)

@@ -35,6 +35,10 @@ UNIT = TwoLayer(width=1, symmetric=False, initial_norm=1.0, output="ones", start
 TWO = TwoLayer(width=2, symmetric=False, initial_norm=0.7, output="alternating")
 
 
+def late(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def one_pass_problem(algorithm, *, n, d, target, network, loss=None, activation=None, seed=0):
     key = jax.random.key(seed)
     model = {"loss": loss or Mse(), "activation": activation or Tanh(), "network": network}
@@ -94,10 +98,10 @@ def plainly(algorithm, problem, n, key):
     ("kind", "changes"),
     [
         (OnlineSgd, {}),
-        (OnlineSgd, {"batch_size": 8}),
+        late(OnlineSgd, {"batch_size": 8}),
         (Extragradient, {"inner_step_size": 0.5}),
-        (Extragradient, {"inner_step_size": -0.5, "batch_size": 4}),
-        (Lookahead, {}),
+        late(Extragradient, {"inner_step_size": -0.5, "batch_size": 4}),
+        late(Lookahead, {}),
         (Lookahead, {"repeats": 3, "inner_step_size": 0.3, "batch_size": 2}),
     ],
 )
@@ -147,7 +151,7 @@ LAWS = [
 ]
 
 
-@pytest.mark.optimised
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "changes", "network", "target", "activation"), LAWS, ids=str)
 def test_the_chain_is_sgd_in_law(kind, changes, network, target, activation):
     """Two-sample tests of M, Q and their products half way and at the end, for few dimensions."""

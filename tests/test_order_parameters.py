@@ -247,6 +247,7 @@ def test_rates_have_derivatives_that_differences_confirm():
     assert derivative == pytest.approx(difference, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_linear_neuron_learns_a_linear_target_as_its_closed_form_says():
     """With e = M − 1 and s = Q − 2M + 1: de = −γ e, ds = (ν γ² − 2γ) s."""
     step, times = 0.5, np.linspace(0, 6, 7)
@@ -279,6 +280,7 @@ def test_phase_retrieval_on_the_sphere_follows_its_closed_form():
         np.testing.assert_allclose(found.gram, 1, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_phase_retrieval_escapes_when_its_closed_form_says():
     step, start, at = 0.05, 0.03, {"level": 0.5, "max_time": 100.0}
     for noise in (0.0, 1.0):
@@ -292,6 +294,7 @@ def test_phase_retrieval_escapes_when_its_closed_form_says():
     assert escape_time(setup, np.array([[0.6]]), np.eye(1), **at) == 0
 
 
+@pytest.mark.slow
 def test_divergence_is_recorded():
     setup = dynamics(**SQUARE, update=Gradient(1.0))
     found = trajectory(setup, np.array([[0.03]]), np.eye(1), np.array([0.0, 1.0, 2.0]))

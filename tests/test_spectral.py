@@ -80,6 +80,7 @@ def test_eigenvectors_are_eigenvectors(design):
     assert (rest < 0.02 * np.abs(values)).all()
 
 
+@pytest.mark.slow
 def test_one_end_is_half_of_both():
     both = run(d=40, n=200, algorithm=Spectral(steps=40, components=2))
     lower = run(d=40, n=200, algorithm=Spectral(steps=40, components=2, end="lower"))

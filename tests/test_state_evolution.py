@@ -253,6 +253,7 @@ def test_the_informed_jump_of_a_triple_product_is_between_its_ends():
     assert np.diag(plain(TRIPLE, jump.high, INFORMED, steps=100)).min() > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [8.75, 9.0])
 def test_acceleration_stays_on_a_branch_that_is_about_to_end(alpha):
     found = settled(TRIPLE, alpha, start_of("informed", 3)).overlap

@@ -279,5 +279,7 @@ def test_a_bad_setting_is_refused_by_name(target, settings):
 
 
 def test_an_unknown_link_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="cos, erf, gelu, quadratic, relu, softplus, tanh"):
+    with pytest.raises(
+        ValueError, match="cos, erf, exponential, gelu, quadratic, relu, softplus, tanh"
+    ):
         Committee(link="sinh")

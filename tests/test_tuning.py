@@ -63,6 +63,7 @@ def test_candidates_run_on_reserved_seeds_each_option_apart():
     assert best.setups()["huber",].loss.delta == best.tuned[("huber",)]["loss.delta"]
 
 
+@pytest.mark.slow
 def test_within_narrows_what_is_tuned_and_not_what_is_run():
     experiment = mirage.compose(
         *SMALL,
