@@ -28,6 +28,9 @@ def joined(results: Mapping[str, xr.Dataset], parts: Mapping[str, Experiment]) -
         compat="override",
     )  # fmt: skip
     whole = whole[[*varying, *(name for name in whole.data_vars if name not in varying)]]
+    if "diverged" in whole:  # a cell that a part does not have has not diverged
+        words = whole["diverged"].attrs
+        whole["diverged"] = (whole["diverged"] == 1).assign_attrs(words)
     return whole.assign_attrs(_attributes([result.attrs for result in results.values()]))
 
 
