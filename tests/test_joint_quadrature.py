@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
+from tables import TARGETS, label
 
 from mirage.targets import (
     Expression,
@@ -29,7 +30,6 @@ from mirage.theory.joint_quadrature import (
     rule,
     split_normal,
 )
-from tests.tables import TARGETS, label
 
 pytestmark = pytest.mark.optimised
 
