@@ -203,7 +203,7 @@ STAIRCASE = ["alpha=[1.0,1.1]", "theory=state_evolution", "theory.start=uninform
         ("staircase_hierarchy", STAIRCASE),
         ("grand_staircase_amp", STAIRCASE),
         ("state_evolution", ["alpha=[2,3]"]),
-        ("networks_vs_amp", ["alpha=[2,3]", "compare.loss=[huber]"]),
+        ("networks_vs_amp", ["alpha=[2,3]", "compare.loss=[huber]", "target.terms=[[1,[2]]]"]),
     ],
 )
 def test_experiments_run_and_draw_their_figures(name, overrides, tmp_path):

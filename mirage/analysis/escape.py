@@ -67,7 +67,7 @@ def steps_to(curve: xr.DataArray, *, level: float) -> xr.DataArray:
 
 
 def straight_in_log_d(steps: xr.DataArray, *, resamples: int = RESAMPLES) -> xr.Dataset:
-    """steps = offset + slope · log d for the medians over seeds of (..., d, seed).
+    """steps = offset + slope · log d for the medians over seeds (`median`) of (..., d, seed).
 
     `slope_error` is the standard deviation of the slope over resamples of the seeds.
     """
@@ -76,6 +76,7 @@ def straight_in_log_d(steps: xr.DataArray, *, resamples: int = RESAMPLES) -> xr.
     error = slopes.isel(resample=slice(1, None)).std("resample")
     return xr.Dataset(
         {
+            "median": found.isel(resample=0, drop=True),
             "slope": slopes.isel(resample=0, drop=True),
             "offset": offsets.isel(resample=0, drop=True),
             "slope_error": error,

@@ -40,12 +40,12 @@ def curve_averages(
     at all ω of a tensor rule: products of two matrices, for N(h; ω, V) is a function of ω_1
     times one of ω_2. Beliefs need a width of 0.2, V ≥ 0.04. In narrower ones curves are
     straight but for the neighbourhoods of extrema and saddle points, and averages are those of
-    straight curves less something that goes as v (a + b log v) for V = v V₁: a and b are
-    taken from 0.04 and 0.08. Where V is narrow in one direction and wider than 0.25 in the
-    other, it counts as 0.04 in the narrow one.
+    straight curves less something that goes as v (a + b log v + c v) for V = v V₁: a, b and c
+    are taken from 0.04, 0.08 and 0.16. Where V is narrow in one direction and wider than 0.25
+    in the other, it counts as 0.04 in the narrow one.
 
     Against a rule four times as fine, with V resolved down to 0.005: of h_4(h_1) + h_4(h_2),
-    h1*h2 and h1² + h2 averages are right to 2e-4 of their size where beliefs are resolved, 8e-4
+    h1*h2 and h1² + h2 averages are right to 2e-4 of their size where beliefs are resolved, 1e-3
     where they are not; of curves that turn more (h1 + He3(h2), sin(3 h1) + h2), or have
     kinks (relu(h1) + h2), to 2e-3 and 6e-3; where g jumps, to 1e-2.
     """
@@ -53,7 +53,7 @@ def curve_averages(
     low, high = _eigenvalues(v)
     least = jnp.maximum(low, RESOLVED * jnp.minimum(1, (high / WIDE) ** 2))
     scale = jnp.maximum(RESOLVED / least, 1)
-    most = jnp.maximum(high, jnp.minimum(scale * high, 0.5))
+    most = jnp.maximum(high, jnp.minimum(scale * high, WIDE))
     resolved = _with_eigenvalues(v, scale * least, most)
     share = high / most
 
@@ -67,10 +67,12 @@ def curve_averages(
             return jax.tree.map(jnp.subtract, _straight(curves, w), _over_curves(curves, w))
 
         def less(straight, short):
-            slope = short[0] - short[1] / 2
-            return straight - share * (short[0] - slope * jnp.log2(share))
+            first, second, third = short[0], short[1] / 2, short[2] / 4
+            c = third - 2 * second + first
+            b = second - first - c
+            return straight - share * (first + b * jnp.log2(share) + c * (share - 1))
 
-        shorts = jax.lax.map(short, jnp.stack([resolved, 2 * resolved]))
+        shorts = jax.lax.map(short, jnp.stack([resolved, 2 * resolved, 4 * resolved]))
         return jax.tree.map(less, narrow, shorts)
 
     found = jax.lax.cond(scale > 1, extrapolated, direct, None)

@@ -5,6 +5,7 @@ import itertools
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -49,17 +50,13 @@ def _curve(
 ) -> None:
     colour, pale = shades(hue, 3)[1:], shades(hue, 3)[0]
     found = escape_exponents(samples)
-    low, high = samples.quantile([LOW, HIGH], dim="seed")
     kept = np.isfinite(found["median"]) & (found["median"] > 0)
     if not bool(kept.any()):
         axes.plot([], [], color=colour[0], label=f"{words}: no escape")
         return
     d, middle = found["d"].values[kept], found["median"].values[kept]
-    top = np.where(np.isfinite(high.values[kept]), high.values[kept], middle)
-    axes.errorbar(
-        d, middle, [np.maximum(middle - low.values[kept], 0), top - middle],
-        fmt="o", color=colour[0], ecolor=pale,
-    )  # fmt: skip
+    spread = error_bars(samples, found["median"])[:, kept]
+    axes.errorbar(d, middle, spread, fmt="o", color=colour[0], ecolor=pale)
     exponent, error = float(found["exponent"]), float(found["exponent_error"])
     if np.isfinite(exponent):
         line = np.exp(float(found["constant"])) * d.astype(float) ** exponent
@@ -68,3 +65,11 @@ def _curve(
     if predicted is not None:
         points = predicted.dropna("d")
         axes.plot(points["d"], points, color=colour[1], ls="--", lw=1)
+
+
+def error_bars(samples: xr.DataArray, median: xr.DataArray) -> Float[np.ndarray, "2 d"]:
+    """From the medians down to the 30th and up to the 70th percentile, 0 where that is inf."""
+    # By order alone: between a number and inf there is nothing to interpolate.
+    low, high = samples.quantile([LOW, HIGH], dim="seed", method="nearest")
+    lengths = np.stack([median - low, high - median])
+    return np.where(np.isfinite(lengths), np.maximum(lengths, 0), 0)

@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from mirage.analysis.escape import steps_to, straight_in_log_d
-from mirage.figures.recovery import HIGH, LOW
+from mirage.figures.escape_times import error_bars
 from mirage.figures.style import STYLE, option_words, shades
 
 LEVEL = 0.5
@@ -29,10 +29,9 @@ def log_d_steps(dataset: xr.Dataset) -> Figure:
         for hue, choice in enumerate(itertools.product(*(steps[g].values for g in groups))):
             one = steps.sel(dict(zip(groups, choice, strict=True)))
             colour = shades(hue, 3)[1]
-            low, middle, high = one.quantile([LOW, 0.5, HIGH], dim="seed").values
-            spread = [np.maximum(middle - low, 0), np.maximum(high - middle, 0)]
-            axes.errorbar(one["d"], middle, spread, fmt="o", color=colour)
             found = straight_in_log_d(one)
+            median = found["median"]
+            axes.errorbar(one["d"], median, error_bars(one, median), fmt="o", color=colour)
             line = found["offset"] + found["slope"] * np.log(one["d"].astype(float))
             words = option_words(choice)
             slope = f"{float(found['slope']):.2f} ± {float(found['slope_error']):.2f}"
