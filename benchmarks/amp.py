@@ -48,7 +48,7 @@ start = time.perf_counter()
 import numpy as np
 from mirage.channels.registry import channel_of
 from mirage.targets import Parity, Staircase, GrandStaircase, PhaseRetrieval
-from mirage.theory.state_evolution import curve
+from mirage.theory.overlap_curves import curve
 target, low, high, count = eval(sys.argv[1])(), *map(float, sys.argv[2:])
 imported = time.perf_counter()
 found = curve(channel_of(target), np.linspace(low, high, int(count)))

@@ -16,7 +16,9 @@ from mirage.theory.bayes_optimal import (
     stationary_points,
     value_of,
 )
-from mirage.theory.state_evolution import averages, curve, mapped, settled, start_of
+from mirage.theory.overlap_curves import curve
+from mirage.theory.settling import settled
+from mirage.theory.state_evolution import averages, mapped, start_of
 
 # Compilations of many channels: with the long checks.
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ from mirage.channels.line_level_set import line_level_set
 from mirage.channels.plane_level_set import plane_level_set
 from mirage.targets import Committee, Expression, NoisySign, Parity, PhaseRetrieval, SingleIndex
 from mirage.theory.bayes_optimal import value_of
-from mirage.theory.state_evolution import settled
+from mirage.theory.settling import settled
 
 # Compilations of many channels: with the long checks.
 pytestmark = pytest.mark.slow

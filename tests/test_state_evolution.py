@@ -19,17 +19,15 @@ from mirage.targets import (
     SingleIndex,
     Staircase,
 )
+from mirage.theory.overlap_curves import curve, found_from
+from mirage.theory.settling import cleaned, settled
 from mirage.theory.state_evolution import (
     INFORMED,
     UNINFORMED,
     averages,
-    cleaned,
-    curve,
     fixed_point,
-    found_from,
     growth,
     mapped,
-    settled,
     stability,
     start_of,
     threshold,

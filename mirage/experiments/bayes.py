@@ -16,7 +16,8 @@ from mirage.experiments.predictions import along
 from mirage.experiments.theory import Theory
 from mirage.measures import target_integrals
 from mirage.theory.bayes_optimal import optimal
-from mirage.theory.state_evolution import Curve, curve, found_from, threshold
+from mirage.theory.overlap_curves import Curve, curve, found_from
+from mirage.theory.state_evolution import threshold
 
 log = logging.getLogger(__name__)
 STARTS = ("uninformed", "informed", "given")

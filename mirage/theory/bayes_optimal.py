@@ -24,20 +24,9 @@ from scipy.special import expit
 
 from mirage.channels.averages import SMALLEST
 from mirage.channels.channel import Channel
-from mirage.theory.state_evolution import (
-    NEGLIGIBLE,
-    Curve,
-    Settled,
-    averages,
-    cleaned,
-    continued,
-    curve,
-    growth,
-    mapped,
-    settled,
-    start_of,
-    threshold,
-)
+from mirage.theory.overlap_curves import Curve, continued, curve
+from mirage.theory.settling import Settled, cleaned, settled
+from mirage.theory.state_evolution import NEGLIGIBLE, averages, growth, mapped, start_of, threshold
 
 # Overlaps that differ by less are one; branches are apart where they differ by APART.
 SAME, APART = 1e-4, 1e-3

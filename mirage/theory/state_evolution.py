@@ -3,12 +3,9 @@
     Q̂ = α E[g_out g_outᵀ],    Q ← Q̂ (I + Q̂)⁻¹,
 
 with ω ~ N(0, Q), h | ω ~ N(ω, I − Q), y ~ P(·|h): Q is the overlap Û Uᵀ = Û Ûᵀ (Aubin et al., arXiv
-1806.05451; Troiani et al., arXiv 2405.15480). All in float64; call inside `jax.enable_x64(True)`,
-or through `curve`, which sees to it.
+1806.05451; Troiani et al., arXiv 2405.15480). All in float64; call inside `jax.enable_x64(True)`.
 """
 
-import dataclasses
-import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float
-from scipy.optimize import root
 
 from mirage.channels.channel import Channel, Information
 from mirage.small_matrices import cholesky
@@ -28,15 +24,6 @@ from mirage.small_matrices import cholesky
 UNINFORMED, INFORMED = 1e-3, 1 - 1e-3
 # Below this the overlap counts as none, this close to 1 as all.
 NEGLIGIBLE = 1e-6
-# The iteration gives way to Powell's method where it moves by less than CLOSE, for a fixed point
-# with a residual of no more than POLISHED; the line to it is looked at in so many places.
-CLOSE, POLISHED, BETWEEN = 0.05, 1e-10, 5
-# So much of a direction is put in, or left out, to see whether that grows.
-LITTLE = 1e-5
-# Closer to 1 than this recovery is exact: it attracts, or no iterate would come so close.
-EXACT = 1e-9
-# A direction with more is found.
-FOUND = 1e-4
 # MAX_STEPS counts pairs of steps.
 TOLERANCE, MAX_STEPS = 1e-9, 2000
 # A step is carried on by at most so many times its length, or by these shares of what is wanted
@@ -176,265 +163,6 @@ def start_of(kind: str, rank: int) -> Float[np.ndarray, "r r"]:
     return {"uninformed": UNINFORMED, "informed": INFORMED}[kind] * np.eye(rank)
 
 
-class Settled(NamedTuple):
-    """A fixed point, whether it was reached, and E[E[y|ω]²] and E[log P(y|ω)] there."""
-
-    overlap: Float[np.ndarray, "r r"]
-    converged: bool
-    square: float
-    log_evidence: float
-
-
-def settled(
-    channel: Channel,
-    alpha: float,
-    start: Float[np.ndarray, "r r"],
-    *,
-    tolerance: float = TOLERANCE,
-    max_steps: int = MAX_STEPS,
-) -> Settled:
-    """`fixed_point` through `mapped`: nothing new to compile, and nothing to differentiate.
-
-    The last digits come from `scipy.optimize.root` (`_polished`): the iteration slows down about
-    thresholds, Newton's steps do not. A Q that is negligible and shrinks has settled, however
-    slowly it goes to 0. Eigenvalues that
-    are negligible, or all but 1, are made 0 or 1 (`cleaned`). Where the averages are not finite
-    Q stays at the last that was, and has not converged.
-    """
-    with jax.enable_x64(True):
-        at = jnp.asarray(alpha, np.float64)
-
-        def image(overlap):
-            new, information = mapped(channel, jnp.asarray(overlap), at)
-            return np.asarray(new), information
-
-        overlap, converged, last = np.asarray(start, np.float64), False, math.inf
-        polish_at = 2
-        for count in range(max_steps):
-            new, information = image(overlap)
-            first = bounded((overlap + new) / 2)
-            if np.abs(first).max() < NEGLIGIBLE and np.trace(first) < np.trace(overlap):
-                overlap, converged = first, True
-                break
-            second = bounded((first + image(first)[0]) / 2)
-            new = np.asarray(carried_on(*map(jnp.asarray, (overlap, first, second))))
-            if not np.isfinite(new).all():
-                break
-            new = bounded(new)
-            change, overlap = np.abs(new - overlap).max(), new
-            if change < tolerance:
-                converged = True
-                break
-            slower, last = change < last, change
-            if slower and change < CLOSE and count >= polish_at:
-                polish_at = 1.5 * count + 1  # not again at once
-                found = _polished(channel, image, overlap)
-                if found is None:
-                    continue
-                leaving = _leaving(image, found)
-                if not leaving.any():
-                    overlap, information, converged = found, image(found)[1], True
-                    break
-                overlap = found + np.diag(leaving)
-        square, evidence = float(information.square), float(information.log_evidence)
-    return Settled(cleaned(overlap), converged, square, evidence)
-
-
-def bounded(overlap: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
-    """With eigenvalues from 0 to 1, and those at 1 that are so up to `EXACT`. NaN stays NaN."""
-    if not np.isfinite(overlap).all():
-        return overlap
-    values, vectors = np.linalg.eigh((overlap + overlap.T) / 2)
-    values = np.where(values > 1 - EXACT, 1.0, np.maximum(values, 0.0))
-    return (vectors * values) @ vectors.T
-
-
-def _polished(channel, image, overlap) -> np.ndarray | None:
-    """The fixed point next to Q by Powell's hybrid method, if that is where the iteration goes.
-
-    So it is where the iteration moves towards it all along the straight line from Q.
-    """
-    rows, columns = np.triu_indices(len(overlap))
-    free = (rows == columns) & (overlap[rows, columns] < 1) if channel.diagonal_only else rows >= 0
-    rows, columns = rows[free], columns[free]
-    if len(rows) == 0:
-        return None
-
-    def residual(x):
-        q = overlap.copy()
-        q[rows, columns] = q[columns, rows] = x
-        return (image(bounded(q))[0] - q)[rows, columns]
-
-    begin = overlap[rows, columns]
-    options = {"xtol": 1e-13, "maxfev": 8 * (len(rows) + 1)}
-    solution = root(residual, begin, method="hybr", options=options)
-    move = solution.x - begin
-    found = overlap.copy()
-    found[rows, columns] = found[columns, rows] = solution.x
-    values = np.linalg.eigvalsh(found)
-    if np.abs(solution.fun).max() > POLISHED or values[0] < -LITTLE or values[-1] > 1 + LITTLE:
-        return None
-    moves = np.abs(move) > LITTLE
-    for share in np.linspace(0, 1, BETWEEN + 2)[:-1]:
-        if (residual(begin + share * move)[moves] * move[moves] < 0).any():
-            return None
-    return bounded(found)
-
-
-def _leaving(image, overlap) -> np.ndarray:
-    """What the iteration leaves an overlap by: directions at 0 that grow, those at 1 that shrink.
-
-    The change (r,) of the diagonal that it would go on from, 0 where it stays.
-    """
-    size = np.diag(overlap)
-    away = np.where(size < NEGLIGIBLE, 1.0, np.where(size > 1 - NEGLIGIBLE, -1.0, 0.0))
-    if not away.any():
-        return away
-    # Of what is recovered exactly less is left out: its basin may be narrow.
-    probe = overlap + np.diag(np.where(away > 0, LITTLE, -NEGLIGIBLE) * np.abs(away))
-    further = np.diag(image(probe)[0] - probe) * away > 0
-    return UNINFORMED * np.where(further, away, 0.0)
-
-
-def _next_to(
-    overlap: Float[np.ndarray, "r r"], floor: Float[np.ndarray, "r r"]
-) -> Float[np.ndarray, "r r"]:
-    """A start at a neighbour's fixed point, moved a little towards where its branch starts.
-
-    A direction that was not found starts with the little that it had in the beginning.
-    """
-    return 0.999 * overlap + 0.001 * floor
-
-
-def continued(
-    channel: Channel, alpha: float, overlap: Float[np.ndarray, "r r"], *, branch: str
-) -> Settled:
-    """The fixed point at α on a branch, from that at a neighbouring α.
-
-    The neighbour lies below α on the branch `uninformed`, above it on `informed`.
-    """
-    return settled(channel, alpha, _next_to(overlap, start_of(branch, channel.rank)))
-
-
-class Jump(NamedTuple):
-    """A jump of the curve: between these α, from one overlap to another."""
-
-    low: float
-    high: float
-    before: Float[np.ndarray, "r r"]
-    after: Float[np.ndarray, "r r"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Curve:
-    """Fixed points over α.
-
-    `overlap` (alphas, r, r) and whether each `converged`; `square` E[E[y|ω]²], `log_evidence`
-    E[log P(y|ω)] at each; `jumps` the discontinuities, each within `tolerance` in α.
-    """
-
-    alpha: Float[np.ndarray, " alphas"]
-    overlap: Float[np.ndarray, "alphas r r"]
-    converged: Bool[np.ndarray, " alphas"]
-    square: Float[np.ndarray, " alphas"]
-    log_evidence: Float[np.ndarray, " alphas"]
-    jumps: list[Jump]
-    tolerance: float
-
-
-def curve(
-    channel: Channel,
-    alphas: Float[np.ndarray, " alphas"],
-    *,
-    start: str | Float[np.ndarray, "r r"] = "uninformed",
-    tolerance: float = 1e-3,
-    jumps: bool = True,
-) -> Curve:
-    """Fixed points at every α, from `uninformed` (α rising), `informed` (falling) or a given Q.
-
-    From the first two every point starts at its neighbour, which keeps it on its branch: the
-    map preserves order. A given start is used at every α, and its curve has no `jumps`. A jump
-    is a step of the curve that does not close up when α is halved down to `tolerance`; it is
-    looked for where neighbours differ, and between two neighbours the largest one is found.
-    """
-    alphas = np.asarray(alphas, np.float64)
-    points: list[Settled] = []
-    branch = start if isinstance(start, str) else None
-    order = np.argsort(alphas)
-    if branch is None:
-        points = [settled(channel, alpha, np.asarray(start)) for alpha in alphas[order]]
-    else:
-        order = order[::-1] if branch == "informed" else order
-        overlap = start_of(branch, channel.rank)
-        for alpha in alphas[order]:
-            points.append(continued(channel, alpha, overlap, branch=branch))
-            overlap = points[-1].overlap
-    points = [points[i] for i in np.argsort(order)]
-    found = []
-    if jumps and branch is not None:
-        rising = np.argsort(alphas)
-        ends = [(float(alphas[i]), points[i].overlap) for i in rising]
-        for low, high in itertools.pairwise(ends):
-            found.append(_locate(channel, low, high, branch, tolerance))
-    return Curve(
-        alphas,
-        np.stack([point.overlap for point in points]),
-        np.array([point.converged for point in points]),
-        np.array([point.square for point in points]),
-        np.array([point.log_evidence for point in points]),
-        [jump for jump in found if jump is not None],
-        tolerance,
-    )
-
-
-def found_from(channel: Channel, found: Curve) -> Float[np.ndarray, " r"]:
-    """The α from which each direction has an overlap on the curve `uninformed`, to `tolerance`.
-
-    Where directions before it are found only in part this is later than with them known. 0 where
-    the smallest α has it already, inf where the largest has it not.
-    """
-    rising = np.argsort(found.alpha)
-    alphas, overlaps = found.alpha[rising], found.overlap[rising]
-    known: dict[tuple[int, bytes], float] = {}
-    result = np.full(channel.rank, np.inf)
-    for k in range(channel.rank):
-        size = overlaps[:, k, k]
-        places = np.flatnonzero(size > FOUND)
-        if len(places):
-            first = int(places[0])
-            key = (
-                first,
-                np.round(size, 6).tobytes(),
-            )  # directions that are alike are looked for once
-            if key not in known:
-                known[key] = _emergence(channel, found.tolerance, alphas, overlaps, k, first)
-            result[k] = known[key]
-    return result
-
-
-def _emergence(channel, tolerance, alphas, overlaps, k, first) -> float:
-    """Halve between the last α without direction k and the first with it."""
-    if first == 0:
-        return 0.0
-    low, high, overlap = alphas[first - 1], alphas[first], overlaps[first - 1]
-    while high - low > tolerance:
-        middle = (low + high) / 2
-        point = continued(channel, middle, overlap, branch="uninformed").overlap
-        if point[k, k] > FOUND:
-            high = middle
-        else:
-            low, overlap = middle, point
-    return float(low + high) / 2
-
-
-def cleaned(overlap: Float[np.ndarray, "*batch r r"]) -> Float[np.ndarray, "*batch r r"]:
-    """Overlaps with what is negligible set to 0, and what is all but 1 set to 1."""
-    values, vectors = np.linalg.eigh((overlap + np.swapaxes(overlap, -1, -2)) / 2)
-    values = np.where(values < NEGLIGIBLE, 0.0, np.where(values > 1 - NEGLIGIBLE, 1.0, values))
-    result = (vectors * values[..., None, :]) @ np.swapaxes(vectors, -1, -2)
-    return np.where(np.abs(result) < NEGLIGIBLE, 0.0, result)
-
-
 def averages(
     channel: Channel, overlaps: Float[np.ndarray, "count r r"]
 ) -> tuple[Float[np.ndarray, " count"], Float[np.ndarray, " count"]]:
@@ -444,30 +172,6 @@ def averages(
         pairs = [(float(one.square), float(one.log_evidence)) for one in found]
     square, evidence = np.array(pairs).T
     return square, evidence
-
-
-# A step of the curve smaller than this is no jump.
-SMALLEST_JUMP = 0.02
-
-
-def _apart(first: np.ndarray, second: np.ndarray) -> bool:
-    return bool(np.abs(first - second).max() > SMALLEST_JUMP)
-
-
-def _locate(channel, low, high, branch, tolerance) -> Jump | None:
-    """Halve the interval between two points, from the side that the branch is followed from."""
-    while _apart(low[1], high[1]):
-        if high[0] - low[0] <= tolerance:
-            return Jump(low[0], high[0], low[1], high[1])
-        middle = (low[0] + high[0]) / 2
-        side = high if branch == "informed" else low
-        point = continued(channel, middle, side[1], branch=branch).overlap
-        to_low, to_high = (np.abs(point - end[1]).max() for end in (low, high))
-        if to_low < to_high:
-            low = (middle, point)
-        else:
-            high = (middle, point)
-    return None
 
 
 def stability(channel: Channel, overlap: Float[np.ndarray, "r r"]) -> float:
