@@ -196,7 +196,7 @@ def test_found_rank_counts_directions():
 
 
 SMALL = ["d=[20]", "seeds=2", "algorithm.steps=3"]
-STAIRCASE = ["alpha=[1.0,1.1]", "theory=state_evolution", "theory.start=uninformed"]
+STAIRCASE = ["alpha=[1.0]", "theory=state_evolution", "theory.start=uninformed"]
 
 
 # Where directions are found: π²/4 (parity), 1/2 (h²), 0.575 (h1 of the staircase); 0 is before the

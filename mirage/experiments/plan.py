@@ -127,12 +127,12 @@ class Plan:
     def words(self, batch: Batch, cells: list[tuple[Family, int]]) -> str:
         """What runs, in which design and why, for the log."""
         design, setup = batch.design, cells[0][0].setup
-        why = ""
-        if setup.design.name() == "auto":
+        algorithm, why = setup.algorithm, ""
+        if setup.design.name() == "auto" and not algorithm.needs_law_alone:
             right, left = setup.columns
-            seconds = design.seconds(
-                n=batch.n_max, d=batch.d, right=right, left=left, steps=setup.algorithm.steps
-            )
+            # One pass draws its rows where it takes its steps.
+            steps = 0 if algorithm.one_pass else algorithm.steps
+            seconds = design.seconds(n=batch.n_max, d=batch.d, right=right, left=left, steps=steps)
             why = f" (auto: about {seconds:.2g} s a seed at n={batch.n_max} on one core)"
         sizes = len({n for _, n in cells})
         return f"d={batch.d}: {sizes} sample sizes, design {design.name()}{why}"
