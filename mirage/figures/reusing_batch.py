@@ -39,7 +39,7 @@ def reusing_batch(dataset: xr.Dataset) -> Figure:
             _laws(axes, cosine.sel(dict(zip(groups, choice, strict=True))), d)
             axes.set(xlabel=r"$w \cdot u_1 / \|w\|$", ylabel="density")
             axes.set_title(option_words(choice), fontsize=8)
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2))
         return figure
 
 
