@@ -27,7 +27,7 @@ from mirage.inputs import Gaussian, Rademacher
 from mirage.losses import Correlation, Huber, Mse
 from mirage.network import TwoLayer
 from mirage.runtime import Default
-from mirage.targets import Hermite, PhaseRetrieval, SingleIndex
+from mirage.targets import Hermite, Parity, PhaseRetrieval, SingleIndex
 from mirage.wishart import chi_square, wishart_root
 
 QUIET = Default(progress=False)
@@ -257,6 +257,33 @@ def test_small_steps_add_up_at_any_dimension():
     )
     moved = np.diff(results.overlap_trajectory.squeeze().isel(step=[0, -1]).values, axis=-1)[:, 0]
     assert np.abs(moved / 4096e-9 - 1).max() < 5 * np.sqrt(2 / 4096)
+
+
+@pytest.mark.parametrize("algorithm", [OnlineSgd, OrderParameterChain])
+def test_norms_stay_what_they_are_over_a_long_run_on_the_sphere(algorithm):
+    """The labels of a parity with a trial step: E[C z] > 0, an error ε of ‖w‖² grows as 2 E[C z] ε.
+
+    In each step by 1e-4 of it: what rounding adds would be e^25 times as large in the end.
+    """
+    network = TwoLayer(width=2, symmetric=False, initial_norm=1.0, output="alternating")
+    settings = {"update": "extragradient", "inner_step_size": 0.3, "step_size": 0.5, "saves": 4}
+    settings["step_exponent"] = 1.5
+    results = simulate(
+        Experiment(
+            target=Parity(k=3),
+            network=network,
+            activation=Activation.options()["erf"](),
+            loss=Correlation(),
+            algorithm=algorithm(spherical=True, **settings),
+            d=64,
+            n=300_000,
+            seeds=2,
+            runtime=QUIET,
+        )
+    )
+    np.testing.assert_allclose(results.norm_trajectory, 1, atol=1e-4)
+    gram = results.gram.values.reshape(2, 2, 2)
+    np.testing.assert_allclose(gram, np.swapaxes(gram, 1, 2), atol=1e-4)
 
 
 def test_a_stopped_seed_stays_where_it_is_and_others_go_on():

@@ -102,6 +102,9 @@ class OrderParameterChain(OnePass):
 
         first, last = window.first // size, window.last // size
         m, q = jax.lax.fori_loop(first, last, batch, (state.overlap, state.gram))
+        q = jax.tree.map(lambda x: (x + x.T) / 2, q)
+        if self.spherical:
+            m, q = _on_the_sphere(m, q)
         return State(m, q, state.output_weights, state.biases, _cosine(m, q))
 
     def order_parameters(self, state, problem):
@@ -112,6 +115,15 @@ class OrderParameterChain(OnePass):
 
     def finish(self, key, state, problem):
         return self.trained(state, None)
+
+
+def _on_the_sphere(overlap: Compensated, gram: Compensated) -> tuple[Compensated, Compensated]:
+    """Rows of norm 1 again: where E[C z] > 0, what rounding has added to a norm would grow."""
+    excess = jnp.diag(gram.value) - 1 + jnp.diag(gram.missing)
+    root = jnp.sqrt(1 + excess)
+    shrink = -excess / (root * (1 + root))  # 1/√(1 + excess) − 1
+    both = shrink[:, None] + shrink[None] + jnp.outer(shrink, shrink)
+    return overlap.plus(shrink[:, None] * overlap.value), gram.plus(both * gram.value)
 
 
 def _cosine(overlap: Compensated, gram: Compensated) -> Float[Array, ""]:
