@@ -259,6 +259,7 @@ def test_small_steps_add_up_at_any_dimension():
     assert np.abs(moved / 4096e-9 - 1).max() < 5 * np.sqrt(2 / 4096)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [OnlineSgd, OrderParameterChain])
 def test_norms_stay_what_they_are_over_a_long_run_on_the_sphere(algorithm):
     """The labels of a parity with a trial step: E[C z] > 0, an error ε of ‖w‖² grows as 2 E[C z] ε.
