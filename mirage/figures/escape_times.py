@@ -8,6 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from mirage.analysis.escape import escape_exponents
 from mirage.figures.recovery import HIGH, LOW
@@ -25,7 +26,7 @@ def escape_times(dataset: xr.Dataset) -> Figure:
     samples = samples.squeeze(single, drop=True)
     groups = [str(dim) for dim in samples.dims if dim not in ("d", "seed")]
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        figure, axes = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
         axes.set(xscale="log", yscale="log", xlabel="dimension d", ylabel="samples to escape")
         for hue, choice in enumerate(itertools.product(*(samples[g].values for g in groups))):
             place = dict(zip(groups, choice, strict=True))
@@ -36,7 +37,8 @@ def escape_times(dataset: xr.Dataset) -> Figure:
             # Parts may have d of their own.
             one = samples.sel(place).dropna("d", how="all")
             _curve(axes, one, predicted, words, hue)
-        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
         seeds = dataset.sizes["seed"]
         title = f"median and 30th-70th percentile over {seeds} seeds; lines: power laws fitted"
         if "escape_samples_predicted" in dataset:
