@@ -74,8 +74,9 @@ def test_amp_follows_state_evolution_at_d_2000(target, alpha, start):
     results = run(target, algorithm, d=2000, alpha=alpha, seeds=16)
     scores = scores_of_trajectory(results, evolved(target, alpha, start, steps))
     assert np.abs(scores).max() < 3.9  # three sigma, for eleven comparisons
-    # Nishimori: E[ĥ h] = E[ĥ²], each direction within three standard errors. Where an overlap grows
-    # from a small one, what is of order 1/d grows with it: 0.18, 0.02, 0.007 at d = 500, 2000, 4000.
+    # Nishimori: E[ĥ h] = E[ĥ²], each direction within three standard errors. Where an overlap
+    # grows from a small one what is of order 1/d grows with it: 0.18, 0.02 and 0.007 at d = 500,
+    # 2000 and 4000.
     bias = 50 / 2000 if (alpha, start) == (4.0, 0.2) else 0
     r = target.rank
     gram, overlap = (results[k].values.reshape(16, r, r) for k in ("gram", "overlap"))
