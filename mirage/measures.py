@@ -80,6 +80,9 @@ def principal_cosines(
     basis = np.swapaxes(vectors * scale[..., None, :], -1, -2)
     inside = basis @ np.where(finite[..., None, None], overlap, 0.0).astype(np.float64)
     cosines = np.linalg.svd(inside, compute_uv=False)
+    # Exactly: of what is lost an SVD leaves rounding.
+    found = np.arange(cosines.shape[-1]) < keep.sum(axis=-1)[..., None]
+    cosines = np.where(found, cosines, 0.0)
     return np.where(finite[..., None], np.minimum(cosines, 1.0), np.nan)
 
 

@@ -12,13 +12,13 @@ from mirage.channels.averages import SMALLEST, remaining
 from mirage.channels.level_curves import LevelCurves
 
 # Beliefs with smaller variances are not resolved: their averages are extrapolated.
-RESOLVED = 0.04
+RESOLVED = 0.015
 # A belief that is wider than this in one direction is not extrapolated.
 WIDE = 0.25
 # The rule over ω = Q^{1/2} x, |x_i| ≤ HALF_WIDTH: nodes in each direction, and for which largest
 # eigenvalues of Q V⁻¹ they are enough, with 1.3 of them to the width of ω given h.
 HALF_WIDTH = 5.0
-CENTRES, ENOUGH = (30, 46, 66), (4.0, 11.6)
+CENTRES, ENOUGH = (30, 46, 66, 108), (4.0, 11.6, 24.0)
 
 
 class Averages(NamedTuple):
@@ -38,14 +38,14 @@ def curve_averages(
         Z = Σ_k c_k N(h_k; ω, V),    Z E[h|y] = Σ_k c_k h_k N(h_k; ω, V)
 
     at all ω of a tensor rule: products of two matrices, for N(h; ω, V) is a function of ω_1
-    times one of ω_2. Beliefs need a width of 0.2, V ≥ 0.04. In narrower ones curves are
+    times one of ω_2. Beliefs need a width of 0.12, V ≥ 0.015. In narrower ones curves are
     straight but for the neighbourhoods of extrema and saddle points, and averages are those of
     straight curves less something that goes as v (a + b log v + c v) for V = v V₁: a, b and c
-    are taken from 0.04, 0.08 and 0.16. Where V is narrow in one direction and wider than 0.25
-    in the other, it counts as 0.04 in the narrow one.
+    are taken from 0.015, 0.03 and 0.06. Where V is narrow in one direction and wider than 0.25
+    in the other, it counts as 0.015 in the narrow one.
 
     Against a rule four times as fine, with V resolved down to 0.005: of h_4(h_1) + h_4(h_2),
-    h1*h2 and h1² + h2 averages are right to 2e-4 of their size where beliefs are resolved, 1e-3
+    h1*h2 and h1² + h2 averages are right to 2e-4 of their size where beliefs are resolved, 8e-4
     where they are not; of curves that turn more (h1 + He3(h2), sin(3 h1) + h2), or have
     kinks (relu(h1) + h2), to 2e-3 and 6e-3; where g jumps, to 1e-2.
     """
