@@ -180,6 +180,9 @@ class Counted(Matrix):
         result, inner = self.matrix.backward(g, memory[0])
         return result, (inner, memory[1] + jnp.array([0, g.shape[1]], jnp.int32))
 
+    def window(self, window, v):
+        return self.matrix.window(window, v)
+
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=label)
 def test_algorithms_ask_exactly_as_many_columns_as_they_say(algorithm):
@@ -206,6 +209,31 @@ def test_what_was_asked_before_takes_no_room_and_draws_nothing():
     assert int(right.used) == int(both.used) == int(same.used) == 3
     np.testing.assert_allclose(twice, jnp.concatenate([once, -2 * once], axis=1), atol=1e-4)
     np.testing.assert_allclose(again, once[:, ::-1], atol=1e-4)
+
+
+@pytest.mark.parametrize(("n", "d"), [(500, 30_000), (30_000, 500)])
+def test_questions_that_come_to_rest_are_told_apart(n, d):
+    """v_t = v + 2⁻ᵗ u: the basis stays orthonormal, and X v_t − X v_{t−1} is 2⁻ᵗ X u."""
+    x = matrix(Deferred(), n=n, d=d)
+    v, u = jax.random.normal(jax.random.key(2), (2, 1, d)) / d**0.5
+    memory, asked, answered = x.memory(), v, None
+    for t in range(16):
+        # A little of a new direction every time, as iterates have it.
+        u = u + 0.5 * jax.random.normal(jax.random.key(t), u.shape) / d**0.5
+        before, asked = asked, v + 2.0**-t * u
+        z, memory = forward(x, asked, memory)
+        image, memory = backward(x, z, memory)
+        if answered is not None:
+            change = float(jnp.linalg.norm(z - answered)) / n**0.5
+            size = float(jnp.linalg.norm(asked - before))
+            assert change == pytest.approx(size, rel=5 / n**0.5 + 2e-6 / size)
+        answered = z
+        assert jnp.isfinite(image).all()
+    for side in memory:
+        used = int(side.used)
+        queries = np.swapaxes(side.queries, 0, 1).reshape(side.queries.shape[1], -1)[:used]
+        np.testing.assert_allclose(queries @ queries.T, np.eye(used), atol=3e-6)
+    assert int(memory[0].used) == 16
 
 
 def law(design, seeds, *, n, d, steps):

@@ -14,7 +14,6 @@ from tables import ONE_PASS, label, samples
 from mirage import Experiment, simulate
 from mirage.activations import Activation, Relu, Tanh
 from mirage.algorithms import (
-    Algorithm,
     Extragradient,
     Lookahead,
     OnlineSgd,
@@ -22,7 +21,8 @@ from mirage.algorithms import (
     draw_problem,
     train,
 )
-from mirage.designs import Dense, Streamed
+from mirage.designs import Auto, Deferred, Dense, Streamed, Window
+from mirage.designs.deferred_rows import deferred_rows
 from mirage.inputs import Gaussian, Rademacher
 from mirage.losses import Correlation, Huber, Mse
 from mirage.network import TwoLayer
@@ -151,31 +151,65 @@ LAWS = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("kind", "changes", "network", "target", "activation"), LAWS, ids=str)
-def test_the_chain_is_sgd_in_law(kind, changes, network, target, activation):
-    """Two-sample tests of M, Q and their products half way and at the end, for few dimensions."""
-    full = kind(saves=4, **changes)
-    settings = {**changes, "update": full.update, "inner_step_size": full.inner_step_size}
-    chain = OrderParameterChain(saves=4, **settings)
-    activations = {"hermite": Activation.options()["hermite"](degree=2), "relu": Relu()}
-    common = {"target": target, "network": network, "loss": Mse(), "d": 12, "n": 240}
-    common |= {"activation": activations.get(activation, Tanh()), "runtime": QUIET}
-    one = simulate(Experiment(**common, algorithm=full, seeds=600))
-    other = simulate(Experiment(**common, algorithm=chain, seeds=600, first_seed=10_000))
+def same_law(one, other):
+    """Two-sample tests of M, Q and their products half way and at the end."""
     p_values = []
     for step in (2, 4):
         seen = [r.overlap_trajectory.isel(step=step).squeeze().values for r in (one, other)]
         norms = [r.norm_trajectory.isel(step=step).squeeze().values for r in (one, other)]
         for values in (seen, norms, [np.abs(v) for v in seen]):
-            a, b = (np.asarray(v).reshape(600, -1) for v in values)
+            a, b = (np.asarray(v).reshape(len(v), -1) for v in values)
             for i in range(a.shape[1]):
                 if np.ptp(a[:, i]) > 1e-4:
                     p_values.append(stats.ks_2samp(a[:, i], b[:, i]).pvalue)
-    gram = [r.gram.squeeze().values.reshape(600, -1).prod(axis=1) for r in (one, other)]
+    gram = [r.gram.squeeze().values.reshape(r.sizes["seed"], -1).prod(axis=1) for r in (one, other)]
     if np.ptp(gram[0]) > 1e-4:
         p_values.append(stats.ks_2samp(*gram).pvalue)
+    assert len(p_values) > 2
     assert min(p_values) > 0.01 / len(p_values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "changes", "network", "target", "activation"), LAWS, ids=str)
+def test_rows_drawn_or_not_and_the_chain_are_one_law(kind, changes, network, target, activation):
+    full = kind(saves=4, **changes)
+    settings = {**changes, "update": full.update, "inner_step_size": full.inner_step_size}
+    chain = OrderParameterChain(saves=4, **settings)
+    activations = {"hermite": Activation.options()["hermite"](degree=2), "relu": Relu()}
+    common = {"target": target, "network": network, "loss": Mse(), "d": 12, "n": 240}
+    common |= {"activation": activations.get(activation, Tanh()), "runtime": QUIET, "seeds": 600}
+    drawn = simulate(Experiment(**common, algorithm=full, design=Streamed()))
+    never = simulate(Experiment(**common, algorithm=full, design=Deferred(), first_seed=5000))
+    alone = simulate(Experiment(**common, algorithm=chain, first_seed=10_000))
+    same_law(drawn, never)
+    same_law(drawn, alone)
+
+
+@pytest.mark.parametrize(
+    ("k", "moved", "size", "d"), [(1, 1, 1, 3), (2, 1, 32, 200), (5, 3, 4, 12), (3, 6, 4, 10)]
+)
+def test_rows_never_drawn_have_the_products_they_say(k, moved, size, d):
+    """(C X) Vᵀ = C (V Xᵀ)ᵀ and (C X)(C X)ᵀ = C K Cᵀ, twice the same V included."""
+    key_v, key_c, key = jax.random.split(jax.random.key(d), 3)
+    v = jax.random.normal(key_v, (k, d))
+    v = v.at[-1].set(v[0])
+    c = jax.random.normal(key_c, (moved, size))
+    zero = jnp.zeros((), jnp.int32)
+    rows = deferred_rows(key, Window(zero, zero, zero + size), v, size=size, moved=moved)
+    moves = rows.combine(c)
+    scale = np.sqrt(size) * d
+    np.testing.assert_allclose(moves @ v.T, c @ rows.products.T, atol=2e-6 * scale)
+    np.testing.assert_allclose(moves @ moves.T, c @ rows.gram @ c.T, atol=2e-6 * size * scale)
+
+
+def test_a_window_has_rows_of_its_own():
+    """Two windows of one block: the same products of the rows, other directions off V."""
+    v, zero = jnp.eye(2, 50), jnp.zeros((), jnp.int32)
+    windows = [Window(zero, zero, zero + 8), Window(zero, zero + 8, zero + 32)]
+    key = jax.random.key(0)
+    one, other = (deferred_rows(key, w, v, size=32, moved=1) for w in windows)
+    np.testing.assert_array_equal(one.gram, other.gram)
+    assert abs(float(jnp.vdot(one.frame, other.frame))) < 0.6
 
 
 STARTS = [UNIT, TWO, TwoLayer(), TwoLayer(width=3, symmetric=False, start="orthogonal")]
@@ -389,21 +423,24 @@ def test_marks_rise_from_nothing_to_every_sample(n, saves, batch_size):
     assert (marks % batch_size == 0).all()
 
 
-def test_a_batch_design_is_never_asked_of_one_pass():
-    results = simulate(
-        Experiment(
-            target=SingleIndex(),
-            network=TWO,
-            activation=Tanh(),
-            loss=Huber(),
-            algorithm={"sgd": OnlineSgd(saves=5), "chain": OrderParameterChain(saves=5)},
-            design=Dense(),
-            d=20,
-            n=100,
-            seeds=2,
-            runtime=QUIET,
-        )
-    )
-    assert set(results.design.values.ravel()) == {"streamed"}
+@pytest.mark.parametrize(
+    ("design", "inputs", "d", "chosen"),
+    [
+        (Dense(), Gaussian(), 20, "streamed"),
+        (Auto(), Gaussian(), 20, "deferred"),
+        (Auto(), Gaussian(), 5, "streamed"),
+        (Auto(), Rademacher(), 20, "streamed"),
+    ],
+)
+def test_rows_seen_once_are_never_kept(design, inputs, d, chosen):
+    model = {"target": SingleIndex(), "network": TWO, "activation": Tanh(), "loss": Huber()}
+    model |= {"algorithm": OnlineSgd(saves=5), "design": design, "inputs": inputs}
+    results = simulate(Experiment(**model, d=d, n=100, seeds=2, runtime=QUIET))
+    assert results.design.item() == chosen
     assert results.test_error.notnull().all()
-    assert issubclass(OrderParameterChain, Algorithm)
+
+
+def test_rows_never_drawn_need_room_off_the_neurons():
+    model = {"target": SingleIndex(), "network": TWO, "design": Deferred()}
+    with pytest.raises(ValueError, match=r"5 query columns.*= 5"):
+        Experiment(**model, algorithm=OnlineSgd(saves=5), d=5, n=100)

@@ -9,21 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mirage.activations import Activation
-from mirage.designs import Matrix, Memory
-from mirage.designs.dense import DrawnMatrix
+from mirage.designs import BlockOfRows, Matrix, Memory, Window
 from mirage.inputs import Inputs
 from mirage.losses import Loss
 from mirage.network import TwoLayer
 from mirage.options import Option
 from mirage.targets import Target
-
-
-class Window(NamedTuple):
-    """What a one-pass algorithm sees at a time: the rows `first` to `last` − 1 of a block."""
-
-    block: Int[Array, ""]
-    first: Int[Array, ""]
-    last: Int[Array, ""]
 
 
 class Problem(eqx.Module):
@@ -47,12 +38,14 @@ class Problem(eqx.Module):
     labels_key: Key[Array, ""] | None = None
     window: Window | None = None
 
-    def samples(self) -> tuple[Window, Float[Array, "size d"], Float[Array, " size"]]:
-        """The window of a one-pass algorithm, and the rows and labels of its block."""
-        assert isinstance(self.matrix, DrawnMatrix)
-        window = self.current_window()
-        x = self.matrix.block(window.block)
-        return window, x, self.draw_labels(window.block, (self.directions @ x.T).T)
+    def samples(
+        self, weights: Float[Array, "m d"]
+    ) -> tuple[Window, BlockOfRows, Float[Array, "m size"], Float[Array, " size"]]:
+        """What a one-pass algorithm is to see now: its window, the block of rows, W Xᵀ and y."""
+        window, rank = self.current_window(), len(self.directions)
+        rows = self.matrix.window(window, jnp.concatenate([self.directions, weights]))
+        y = self.draw_labels(window.block, rows.products[:rank].T)
+        return window, rows, rows.products[rank:], y
 
     def current_window(self) -> Window:
         """What a one-pass algorithm is to see now."""

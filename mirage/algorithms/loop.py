@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
-from mirage.algorithms.base import Algorithm, Problem, Trained, Window, order_parameters
+from mirage.algorithms.base import Algorithm, Problem, Trained, order_parameters
 from mirage.algorithms.fresh import sampled_error
-from mirage.designs import Memory
+from mirage.designs import Memory, Window
 
 # Networks up to this width keep Q at every save, not only its diagonal.
 GRAM_WIDTH = 32

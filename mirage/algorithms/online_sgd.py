@@ -35,17 +35,16 @@ class OnlineSgd(OnePass):
         return State(weights, a, problem.network.init_biases(key), _cosine(weights, problem))
 
     def step(self, state, problem):
-        (window, x, y), size = problem.samples(), self.batch_size
+        (window, rows, z, y), size = problem.samples(state.weights), self.batch_size
         a, b = state.output_weights, state.biases
-        z, gram = state.weights @ x.T, x @ x.T
-        rule = self.rule(x.shape[1])
+        rule = self.rule(state.weights.shape[1])
 
         def batch(index, carry):
             c, scale = carry
             at = index * size
-            rows = jax.lax.dynamic_slice_in_dim(gram, at, size, axis=1)
-            now = jax.lax.dynamic_slice_in_dim(z, at, size, axis=1) - c @ rows
-            own = jax.lax.dynamic_slice_in_dim(rows, at, size, axis=0)
+            gram = jax.lax.dynamic_slice_in_dim(rows.gram, at, size, axis=1)
+            now = jax.lax.dynamic_slice_in_dim(z, at, size, axis=1) - c @ gram
+            own = jax.lax.dynamic_slice_in_dim(gram, at, size, axis=0)
             slope = score(problem, a, b, jax.lax.dynamic_slice_in_dim(y, at, size))
             done = one_step(self, rule, slope, scale[:, None] * now, own)
             grown = scale * (1 + done.along)
@@ -56,7 +55,7 @@ class OnlineSgd(OnePass):
 
         start = jnp.zeros_like(z), jnp.ones_like(a)
         c, scale = jax.lax.fori_loop(window.first // size, window.last // size, batch, start)
-        weights = scale[:, None] * (state.weights - c @ x)
+        weights = scale[:, None] * (state.weights - rows.combine(c))
         if self.spherical:  # what rounding has added
             weights = weights / jnp.linalg.norm(weights, axis=1, keepdims=True)
         return State(weights, a, b, _cosine(weights, problem))

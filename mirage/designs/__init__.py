@@ -6,9 +6,11 @@ from mirage.designs.deferred import Deferred
 from mirage.designs.dense import Dense
 from mirage.designs.rows import Rows
 from mirage.designs.streamed import Streamed
+from mirage.designs.windows import BlockOfRows, Window
 
 __all__ = [
     "Auto",
+    "BlockOfRows",
     "Deferred",
     "Dense",
     "Design",
@@ -17,4 +19,5 @@ __all__ = [
     "Memory",
     "Rows",
     "Streamed",
+    "Window",
 ]

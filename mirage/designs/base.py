@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mirage.designs.rows import Rows
+from mirage.designs.windows import BlockOfRows, Window
 from mirage.inputs import Inputs
 from mirage.options import Option
 
@@ -44,6 +45,10 @@ class Matrix(eqx.Module):
         self, g: Float[Array, "blocks k size"], memory: Memory
     ) -> tuple[Float[Array, "k d"], Memory]:
         """G X. Rows of G beyond the sample size must be zero."""
+
+    @abc.abstractmethod
+    def window(self, window: Window, v: Float[Array, "k d"]) -> BlockOfRows:
+        """The block of a window for V, of rows that are seen once."""
 
     def pull_back(
         self, function: RowFunction, v: Float[Array, "k d"], data: tuple[Array, ...], memory: Memory

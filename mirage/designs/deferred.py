@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from mirage import lapack
 from mirage.designs.base import Design, Matrix
+from mirage.designs.deferred_rows import deferred_rows
 from mirage.designs.rows import Rows, block_count
 from mirage.options import require
 
@@ -30,8 +31,9 @@ SLAB = 4
 NEW = 1e-5
 # Shifted Cholesky QR (Fukaya et al. 2020), a round each. The shift keeps a nearly dependent block
 # factorable, and each shifted round improves its condition by the square root of the shift: two
-# reach down to `NEW`, and one round without it makes the vectors orthonormal to rounding.
-SHIFTS = (1e-5, 1e-5, 0.0)
+# reach down to `NEW`, and one round without it makes the vectors orthonormal to rounding. The
+# first must exceed the rounding of 1 − ‖what lies inside the basis‖², 1e-5 or so.
+SHIFTS = (1e-4, 1e-5, 0.0)
 
 
 class Side(eqx.Module):
@@ -229,9 +231,10 @@ class DeferredMatrix(Matrix):
 
     @property
     def columns(self) -> Rows:
-        """The other side of X: its d columns, as one block."""
+        """The other side of X: its d columns, in blocks too, as sums over many would round."""
         count = jnp.asarray(self.d, jnp.int32)
-        return Rows(count, count, blocks=1, size=self.d)
+        blocks = -(-self.d // BLOCK)
+        return Rows(count, count, blocks=blocks, size=-(-self.d // blocks))
 
     def memory(self):
         return (
@@ -242,26 +245,37 @@ class DeferredMatrix(Matrix):
     def forward(self, v, memory):
         right, left = memory
         key = jax.random.fold_in(self.key, 0)
-        result, right = ask(v[None], right, left, near=self.columns, far=self.rows, key=key)
+        columns = self.columns
+        v = jnp.pad(v, ((0, 0), (0, columns.blocks * columns.size - self.d)))
+        v = jnp.swapaxes(v.reshape(len(v), columns.blocks, columns.size), 0, 1)
+        result, right = ask(v, right, left, near=columns, far=self.rows, key=key)
         return result, (right, left)
 
     def backward(self, g, memory):
         right, left = memory
         key = jax.random.fold_in(self.key, 1)
         result, left = ask(g, left, right, near=self.rows, far=self.columns, key=key)
-        return result[0], (right, left)
+        result = jnp.swapaxes(result, 0, 1).reshape(result.shape[1], -1)[:, : self.d]
+        return result, (right, left)
+
+    def window(self, window, v):
+        return deferred_rows(self.key, window, v, size=self.rows.size, moved=self.left)
 
 
 class Deferred(Design):
     """X never drawn, its products exact in law. Needs fewer query columns than rows and columns."""
 
     memoryless: ClassVar[bool] = False
+    block: int = eqx.field(static=True, default=BLOCK)
+
+    def __check_init__(self):
+        self.check("block", self.block >= 1, "expected a whole number ≥ 1")
 
     def draw(self, key, inputs, *, n_max, d):
         return key
 
     def matrix(self, drawn, seed, n, inputs, *, n_max, d, right, left, bound=None):
-        rows = Rows.of(n, capacity=n_max, size=BLOCK, bound=bound)
+        rows = Rows.of(n, capacity=n_max, size=self.block, bound=bound)
         return DeferredMatrix(rows=rows, key=drawn[seed], d=d, right=right, left=left)
 
     def check_size(self, inputs, *, n_min, d, right, left):
@@ -284,7 +298,7 @@ class Deferred(Design):
         return 16
 
     def bytes_working(self, *, n_max: int, d: int, right: int, left: int) -> int:
-        padded = BLOCK * block_count(n_max, BLOCK)
+        padded = self.block * block_count(n_max, self.block)
         # Both sides, and a quarter for a question on its way and its answer.
         return 4 * (padded + d) * ((right + left) * 5 // 4 + 2 * SLAB)
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from mirage.designs.base import Design, Matrix
 from mirage.designs.rows import Rows, block_count
+from mirage.designs.windows import DrawnRows
 
 # 512 rows of a few hundred columns are a megabyte: they stay in cache for the second product.
 BLOCK = 512
@@ -27,6 +28,9 @@ class DrawnMatrix(Matrix):
 
     def memory(self):
         return None
+
+    def window(self, window, v):
+        return DrawnRows.of(self.block(window.block), v)
 
     def forward(self, v, memory):
         return self.rows.map(lambda b: self._forward(self.block(b), v)), memory

@@ -11,7 +11,7 @@ import equinox as eqx
 from mirage.activations import Activation, Cos
 from mirage.algorithms import Algorithm, LayerwiseGd
 from mirage.channels.optimal import made_for
-from mirage.designs import Auto, Design, DesignChoice, Streamed
+from mirage.designs import Auto, Deferred, Design, DesignChoice, Streamed
 from mirage.experiments.search import Search
 from mirage.experiments.theory import Theory
 from mirage.experiments.tune import Tune
@@ -64,12 +64,18 @@ class Setup(eqx.Module):
         return (right + d if self.algorithm.needs_rows else right), left
 
     def resolved_design(self, *, n: int, d: int, fits: Callable[[Design], bool]) -> Design:
-        """The design of one cell; rows that are seen once are streamed, whatever was asked."""
+        """The design of one cell."""
         if self.algorithm.one_pass:
-            return Streamed(block=self.algorithm.block)
+            return self._one_pass_design(d)
         right, left = self._asked(d)
         size = {"n": n, "d": d, "right": right, "left": left, "steps": self.algorithm.steps}
         return self.design.resolve(self.inputs, **size, fits=fits)
+
+    def _one_pass_design(self, d: int) -> Design:
+        """Rows that are seen once: never drawn, or drawn where they are used and not kept."""
+        possible = self.inputs.standard_gaussian and sum(self.columns) < d
+        chosen = isinstance(self.design, Deferred) or (isinstance(self.design, Auto) and possible)
+        return (Deferred if chosen else Streamed)(block=self.algorithm.block)
 
     def bytes_working(self, design: Design, *, n_max: int, d: int) -> int:
         """Bytes that one run needs besides X."""
@@ -85,7 +91,10 @@ class Setup(eqx.Module):
         """ValueError where there is no such cell."""
         rank, (right, left) = self.target.rank, self._asked(d)
         design = self.resolved_design(n=n, d=d, fits=lambda _: True)
-        design.check_size(self.inputs, n_min=n, d=d, right=right, left=left)
+        n_min = n
+        if self.algorithm.one_pass:  # nothing but d limits what is asked of a block
+            n_min, right = d, right + left
+        design.check_size(self.inputs, n_min=n_min, d=d, right=right, left=left)
         self.algorithm.check_cell(n=n, d=d, network=self.network, rank=rank)
         accepted = f"algorithm={self.algorithm.name()} with these settings is for inputs=gaussian"
         if self.algorithm.needs_gaussian:

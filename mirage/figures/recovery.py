@@ -44,7 +44,8 @@ def recovery(dataset: xr.Dataset, *, y: str = "cos_best") -> Figure:
         axes.set_ylabel(LABELS.get(y, y))
         if y == "cos_best":
             axes.set_ylim(0, 1.02)
-        axes.legend(fontsize=8, ncols=max(1, len(choices) if len(choices) <= 3 else 1))
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8, ncols=len(choices) if len(choices) <= 3 else 1)
         seeds = dataset.sizes["seed"]
         words = f"median and 30th-70th percentile over {seeds} seeds"
         if "cos_best_predicted" in dataset and x == "alpha":
