@@ -71,6 +71,45 @@ def principal_cosines(
     exceeds `tolerance` times the largest: with the default, a direction in which W has less than
     a hundredth of its largest extent is lost, and its cosine is 0. NaN where W is not finite.
     """
+    inside, rank, finite = _spanned(overlap, gram, tolerance)
+    cosines = np.linalg.svd(inside, compute_uv=False)
+    # Exactly: of what is lost an SVD leaves rounding.
+    cosines = np.where(np.arange(cosines.shape[-1]) < rank[..., None], cosines, 0.0)
+    return np.where(finite[..., None], np.minimum(cosines, 1.0), np.nan)
+
+
+def feature_overlap(
+    overlap: Float[np.ndarray, "*batch m r"],
+    gram: Float[np.ndarray, "*batch m m"],
+    *,
+    tolerance: float = 1e-4,
+) -> Float[np.ndarray, "*batch r"]:
+    """‖P u_k‖² for every row of an orthonormal U, P the projection on the rows of W.
+
+    What W spans is as for `principal_cosines`. NaN where W is not finite.
+    """
+    inside, _, finite = _spanned(overlap, gram, tolerance)
+    return np.where(finite[..., None], np.minimum((inside**2).sum(axis=-2), 1.0), np.nan)
+
+
+def matrix_mse(
+    feature_overlaps: Float[np.ndarray, "*batch r"], found: Float[np.ndarray, "*batch"]
+) -> Float[np.ndarray, "*batch"]:
+    """‖P − UᵀU‖²_F/r for a P of rank `found`: 1 where nothing is found, 0 where all is."""
+    r = feature_overlaps.shape[-1]
+    return (found + r - 2 * feature_overlaps.sum(axis=-1)) / r
+
+
+def weighted_mse(
+    amplitudes: Float[np.ndarray, " r"], feature_overlaps: Float[np.ndarray, "*batch r"]
+) -> Float[np.ndarray, "*batch"]:
+    """Σ_k a_k² (1 − ‖P u_k‖²)/Σ_k a_k²: MSE_γ of arXiv 2602.05846, definition 2.7."""
+    square = amplitudes**2
+    return np.asarray(((1 - feature_overlaps) * square).sum(axis=-1) / square.sum())
+
+
+def _spanned(overlap, gram, tolerance) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Û Uᵀ for an orthonormal basis Û of the rows of W, its rank, and where W is finite."""
     finite = np.isfinite(gram).all(axis=(-2, -1)) & np.isfinite(overlap).all(axis=(-2, -1))
     finite = np.asarray(finite)
     gram = np.where(finite[..., None, None], gram, 0.0).astype(np.float64)
@@ -79,11 +118,7 @@ def principal_cosines(
     scale = np.where(keep, 1 / np.sqrt(np.where(keep, values, 1)), 0)
     basis = np.swapaxes(vectors * scale[..., None, :], -1, -2)
     inside = basis @ np.where(finite[..., None, None], overlap, 0.0).astype(np.float64)
-    cosines = np.linalg.svd(inside, compute_uv=False)
-    # Exactly: of what is lost an SVD leaves rounding.
-    found = np.arange(cosines.shape[-1]) < keep.sum(axis=-1)[..., None]
-    cosines = np.where(found, cosines, 0.0)
-    return np.where(finite[..., None], np.minimum(cosines, 1.0), np.nan)
+    return inside, np.asarray(keep.sum(axis=-1)), finite
 
 
 def population_error(

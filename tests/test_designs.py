@@ -199,6 +199,16 @@ def test_algorithms_ask_exactly_as_many_columns_as_they_say(algorithm):
     assert all(side.used <= count for side, count in zip(sides, asked, strict=True))
 
 
+def test_questions_of_any_size_are_answered():
+    """Neurons that decay: entries whose squares float32 has no numbers for."""
+    x = matrix(Deferred(), n=300, d=60)
+    v = jax.random.normal(jax.random.key(2), (2, 60))
+    sizes = jnp.asarray([[1e-17], [1e-28]])
+    usual, _ = forward(x, v, x.memory())
+    small, _ = forward(x, sizes * v, x.memory())
+    np.testing.assert_allclose(small / sizes[None], usual, rtol=1e-4, atol=1e-4)
+
+
 def test_what_was_asked_before_takes_no_room_and_draws_nothing():
     x = matrix(Deferred(), n=3000, d=60)
     v = jax.random.normal(jax.random.key(2), (4, 60)).at[2].set(0)

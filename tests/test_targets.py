@@ -20,6 +20,7 @@ from mirage.targets import (
     FlippedParity,
     GrandStaircase,
     Hermite,
+    Hierarchical,
     Kernel,
     Logistic,
     NoisySign,
@@ -63,6 +64,14 @@ FORMULAS = [
     ),
     (Staircase(), lambda h: h[0] ** 2 + np.sign(h[0] * h[1] * h[2])),
     (GrandStaircase(), lambda h: he4(h[0]) + np.sign(h[0] * h[1] * h[2])),
+    (
+        Hierarchical(features=3, gamma=1.0, link="He2(h)"),
+        lambda h: h[0] ** 2 - 1 + (h[1] ** 2 - 1) / 2 + (h[2] ** 2 - 1) / 3,
+    ),
+    (
+        Hierarchical(features=2, strengths=[1.0, -0.5], link=["h", "abs(h)"]),
+        lambda h: h[0] - np.abs(h[1]) / 2,
+    ),
     (Parity(), lambda h: np.sign(h[0] * h[1])),
     (Parity(k=1), lambda h: np.sign(h[0])),
     (Parity(k=4), lambda h: np.sign(h[0] * h[1] * h[2] * h[3])),

@@ -133,6 +133,9 @@ def extend(
     def place(square):
         return jax.lax.dynamic_update_slice_in_dim(nothing, square, used, axis=1)
 
+    # Squares of small entries would be lost below 1e-38.
+    size = jnp.abs(v).max(axis=(0, 2))
+    v = v / jnp.where(size > 0, size, 1)[None, :, None]
     basis = jax.lax.dynamic_update_slice_in_dim(basis, v, used, axis=1)
     gram = rows.fold(lambda b, total: total + inner(read(v, b, 0, k), basis, b, end), nothing)
     norm = jnp.sqrt(jnp.diag(jax.lax.dynamic_slice_in_dim(gram, used, k, axis=1)))
@@ -169,7 +172,8 @@ def extend(
 
     start = (basis, gram, nothing, eye, norm > 0)
     basis, _, coefficients, triangle, new = jax.lax.fori_loop(0, len(SHIFTS), improve, start)
-    return basis, coefficients + place(triangle), used + new.sum(dtype=used.dtype)
+    coefficients = size[:, None] * (coefficients + place(triangle))
+    return basis, coefficients, used + new.sum(dtype=used.dtype)
 
 
 def ask(

@@ -14,8 +14,11 @@ from mirage.measures import (
     bayes_error,
     cos_best,
     escape,
+    feature_overlap,
+    matrix_mse,
     population_error,
     principal_cosines,
+    weighted_mse,
 )
 from mirage.symmetries import aligned, found_rank
 
@@ -37,6 +40,10 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
         "1",
     ),
     "rank_found": ((), "singular values of W U^T above 0.1", "1"),
+    "features_found": ((), "eigenvalues above the last gap that stands out", "1"),
+    "feature_overlap": (("direction",), "|P u|^2, P the projection on the rows of W", "1"),
+    "matrix_mse": ((), "|P - U^T U|^2/r, P the projection on the rows of W", "1"),
+    "weighted_mse": ((), "sum of a^2 (1 - |P u|^2) over that of a^2, a the strengths", "1"),
     "generalisation_error": ((), "error E(f - g)^2 of the posterior mean f(x)", "label^2"),
     "covariance": (
         ("neuron", "other_neuron"),
@@ -125,6 +132,10 @@ def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.
         smallest = principal[..., -1] if principal.shape[-1] == overlap.shape[-1] else 0 * cosine
         saved["subspace_cosine"] = np.where(finite, smallest[:, -1], np.nan)
         saved["subspace_cosine_trajectory"] = smallest
+    if "gram" in values and setup.target.amplitudes() is not None:
+        saved |= _features(setup, inside[:, -1], values["gram"])
+    if "features_found" in values:
+        values["features_found"] = values["features_found"].astype(np.float32)
     if "samples_seen" in trajectory:
         saved["samples_seen"] = trajectory["samples_seen"].astype(np.float64)
     level = getattr(setup.algorithm, "stop_cosine", None)
@@ -172,6 +183,17 @@ def _errors(setup, trajectory, overlap) -> np.ndarray:
     named = {name: flat(trajectory[name]) for name in ("readout", "biases", "intercept", "gram")}
     error = population_error(setup.target, setup.activation, overlap=flat(overlap), **named)
     return error.reshape(shape)
+
+
+def _features(setup, overlap, gram) -> dict[str, np.ndarray]:
+    """What is recorded of a target whose features have strengths."""
+    own = feature_overlap(overlap, gram)
+    rank = np.linalg.matrix_rank(np.nan_to_num(gram.astype(np.float64)), tol=None, hermitian=True)
+    return {
+        "feature_overlap": own,
+        "matrix_mse": matrix_mse(own, rank),
+        "weighted_mse": weighted_mse(setup.target.amplitudes(), own),
+    }
 
 
 def _diverged_at(norm, overlap, seen) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from mirage.targets.base import Part, Target
 from mirage.targets.expression import Expression
+from mirage.targets.hierarchical import Hierarchical
 from mirage.targets.kernels import FlippedParity, Kernel, Likelihood, Logistic, Poisson
 from mirage.targets.links import Committee, PhaseRetrieval, SingleIndex
 from mirage.targets.quadratic import Quadratic
@@ -15,6 +16,7 @@ __all__ = [
     "FlippedParity",
     "GrandStaircase",
     "Hermite",
+    "Hierarchical",
     "Kernel",
     "Likelihood",
     "Logistic",

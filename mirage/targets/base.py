@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from mirage.options import Option
@@ -42,6 +43,10 @@ class Target(Option, abc.ABC):
         if self.noise == 0:
             return y
         return y + self.noise**0.5 * jax.random.normal(key, y.shape, y.dtype)
+
+    def amplitudes(self) -> Float[np.ndarray, " r"] | None:
+        """a_k where the target is Σ_k a_k g_k(h_k) with features of given strengths; else None."""
+        return None
 
     def parts(self) -> list[Part]:
         """g as a sum of functions of few directions each, for low-dimensional integrals."""

@@ -1,0 +1,75 @@
+"""Learning curves of targets with many features: one transition after another, d → ∞.
+
+The label is y = Σ_k a_k g_k(h_k) (Defilippis, Krzakala, Loureiro and Maillard, arXiv 2602.05846).
+From the asymptotics of `mirage.theory.spectral`, feature by feature; for a_k = k^(−γ) with m⋆ → ∞
+feature k appears at n/d ∝ k^(2γ), and what is missing of Σ a_k² falls as (n/d)^(−1 + 1/(2γ)), then
+as (n/d)^(−1) when all have been found.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from mirage.channels.additive_labels import AdditiveLabels, FeatureLaw, additive_labels
+from mirage.targets import Target
+from mirage.theory.spectral import pooled_threshold, predict
+
+
+def feature_overlaps(
+    law: FeatureLaw, alpha: Float[np.ndarray, " alphas"]
+) -> Float[np.ndarray, "alphas r"]:
+    """‖P u_k‖² of every direction, P on the eigenvectors that leave the upper end of the bulk."""
+    if law.pairs is None:
+        alone = [predict(law.alone(k), alpha).overlap[:, 0] for k in range(len(law.own))]
+        return np.stack(alone, axis=1)
+    found = predict(law.together(), alpha)
+    return np.einsum("aj,ajk->ak", found.overlap, found.direction**2)
+
+
+def feature_thresholds(law: FeatureLaw) -> Float[np.ndarray, " r"]:
+    """n/d at which each eigenvector leaves the upper end of the bulk, ascending; inf for none.
+
+    Of the k-th direction where labels do not tie directions to one another.
+    """
+    if law.pairs is None:
+        return np.array([pooled_threshold(law.alone(k)) for k in range(len(law.own))])
+    grid = np.geomspace(1e-2, 1e6, 400)
+    out = predict(law.together(), grid).overlap > 0
+    first = np.where(out.any(axis=0), out.argmax(axis=0), -1)
+    return np.where(first >= 0, grid[first], np.inf)
+
+
+def optimal_thresholds(target: Target, *, count: int | None = None) -> Float[np.ndarray, " count"]:
+    """n/d from which the best estimator finds feature k = 1, ..., `count`, those before it known.
+
+    1/E[G²] with G = E[h_k² − 1 | y − Σ_{j<k} a_j g_j(h_j)], the weak-recovery threshold of what is
+    left of the label.
+    """
+    count = target.rank if count is None else count
+    return np.array([_weak_recovery(additive_labels(target, known=k)) for k in range(count)])
+
+
+def _weak_recovery(labels: AdditiveLabels) -> float:
+    # Below a trillionth of the likeliest label the ratio is rounding of the transform.
+    met = labels.probability > 1e-12 * labels.probability.max()
+    information = float((labels.own[0, met] ** 2 / labels.probability[met]).sum())
+    return 1 / information if information > 0 else np.inf
+
+
+def weighted_error(
+    amplitudes: Float[np.ndarray, " r"], overlap: Float[np.ndarray, "*batch r"]
+) -> Float[np.ndarray, "*batch"]:
+    """MSE_γ = Σ_k a_k² (1 − ‖P u_k‖²)/Σ_k a_k²."""
+    square = amplitudes**2
+    return ((1 - overlap) * square).sum(axis=-1) / square.sum()
+
+
+def rate(gamma: float) -> float:
+    """−1 + 1/(2γ), the exponent in n/d while features appear, for m⋆ → ∞; NaN for γ ≤ ½."""
+    return -1 + 1 / (2 * gamma) if gamma > 0.5 else float("nan")
+
+
+def local_slope(
+    alpha: Float[np.ndarray, " alphas"], error: Float[np.ndarray, " alphas"]
+) -> Float[np.ndarray, " alphas"]:
+    """d log error/d log alpha."""
+    return np.gradient(np.log(error), np.log(alpha))
