@@ -144,14 +144,16 @@ def hermite_functions(
 
     One after another in the order of `multi_indices`: orthonormal for z ~ N(0, I).
     """
-    lines = [_line(np.ascontiguousarray(z[..., axis]), degree) for axis in range(z.shape[-1])]
+    lines = [
+        hermite_lines(np.ascontiguousarray(z[..., axis]), degree) for axis in range(z.shape[-1])
+    ]
     for index in multi_indices(z.shape[-1], degree):
         factors = [lines[axis][k] for axis, k in enumerate(index) if k]
         yield functools.reduce(np.multiply, factors) if factors else np.ones(z.shape[:-1])
 
 
-def _line(x: np.ndarray, degree: int) -> list[np.ndarray]:
-    """h_0(x) to h_degree(x)."""
+def hermite_lines(x: Float[np.ndarray, "*batch"], degree: int) -> list[Float[np.ndarray, "*batch"]]:
+    """h_0(x) to h_degree(x), degree ≥ 1: normalised Hermite polynomials."""
     values = [np.ones_like(x), x]
     for k in range(1, degree):
         values.append((x * values[k] - math.sqrt(k) * values[k - 1]) / math.sqrt(k + 1))

@@ -93,11 +93,16 @@ def feature_overlap(
 
 
 def matrix_mse(
-    feature_overlaps: Float[np.ndarray, "*batch r"], found: Float[np.ndarray, "*batch"]
+    overlap: Float[np.ndarray, "*batch m r"],
+    gram: Float[np.ndarray, "*batch m m"],
+    *,
+    tolerance: float = 1e-4,
 ) -> Float[np.ndarray, "*batch"]:
-    """‖P − UᵀU‖²_F/r for a P of rank `found`: 1 where nothing is found, 0 where all is."""
-    r = feature_overlaps.shape[-1]
-    return (found + r - 2 * feature_overlaps.sum(axis=-1)) / r
+    """‖P − UᵀU‖²_F/r, P as for `feature_overlap`: 1 where nothing is found, 0 where all is."""
+    inside, rank, finite = _spanned(overlap, gram, tolerance)
+    r = overlap.shape[-1]
+    error = (rank + r - 2 * (inside**2).sum(axis=(-2, -1))) / r
+    return np.where(finite, np.maximum(error, 0.0), np.nan)
 
 
 def weighted_mse(

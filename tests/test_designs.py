@@ -183,6 +183,9 @@ class Counted(Matrix):
     def window(self, window, v):
         return self.matrix.window(window, v)
 
+    def covariance(self, weight, data, memory):
+        return self.matrix.covariance(weight, data, memory[0])
+
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=label)
 def test_algorithms_ask_exactly_as_many_columns_as_they_say(algorithm):

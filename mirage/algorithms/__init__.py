@@ -4,6 +4,7 @@ from mirage.algorithms.amp import Amp
 from mirage.algorithms.base import Algorithm, Problem, Trained, draw_problem
 from mirage.algorithms.extragradient import Extragradient
 from mirage.algorithms.full_batch_gd import FullBatchGd
+from mirage.algorithms.full_spectrum import FullSpectrum
 from mirage.algorithms.gd_and_power_iteration import GdAndPowerIteration
 from mirage.algorithms.giant_step import GiantStep
 from mirage.algorithms.kernel_ridge import KernelRidge
@@ -16,12 +17,14 @@ from mirage.algorithms.order_parameter_chain import OrderParameterChain
 from mirage.algorithms.power_iteration import PowerIteration
 from mirage.algorithms.random_features import RandomFeatures
 from mirage.algorithms.spectral import Spectral
+from mirage.algorithms.two_stage import TwoStage
 
 __all__ = [
     "Algorithm",
     "Amp",
     "Extragradient",
     "FullBatchGd",
+    "FullSpectrum",
     "GdAndPowerIteration",
     "GiantStep",
     "KernelRidge",
@@ -35,6 +38,7 @@ __all__ = [
     "RandomFeatures",
     "Spectral",
     "Trained",
+    "TwoStage",
     "draw_problem",
     "train",
 ]

@@ -9,14 +9,11 @@ from jaxtyping import Array, Float, Int
 
 from mirage import lapack
 from mirage.algorithms.base import Algorithm
+from mirage.algorithms.bulk import Edge, bulk_edge
+from mirage.options import require
 
 ENDS = ("upper", "lower", "both")
-SELECTIONS = ("all", "gap")
-# Gaps at the edge of a bulk of width w are w d^(−2/3) or so; one so many times as wide stands out.
-STANDS_OUT = 1.2
-# A Ritz value is an eigenvalue where its residual is below this share of the gap behind it; in
-# the bulk it stands for several.
-SETTLED = 0.1
+SELECTIONS = ("all", "outliers")
 # Below this share of ‖D q‖, what is left of D q outside the basis is rounding.
 ROUNDING = 1e-5
 # Ritz vectors are looked at after every step up to here, and after so many steps beyond.
@@ -26,7 +23,7 @@ CLOSELY, SELDOM = 64, 32
 class State(eqx.Module):
     """The Krylov basis Q, D = Q T Qᵀ on it, and the Ritz vectors of the ends asked for.
 
-    `beside` is the norm of what D makes of the last row of Q outside the basis.
+    `edge` is that of the bulk and `found` how many of the eigenvalues lie beyond it.
     """
 
     weights: Float[Array, "m d"]
@@ -34,7 +31,7 @@ class State(eqx.Module):
     found: Int[Array, ""]
     basis: Float[Array, "k d"]
     tridiagonal: Float[Array, "k k"]
-    beside: Float[Array, ""]
+    edge: Edge
     taken: Int[Array, ""]
     centre: Float[Array, ""]
     memory: Any
@@ -49,8 +46,8 @@ class Spectral(Algorithm):
     neurons, repeated while there are fewer steps than that; with `steps` = d the Ritz values are
     the whole spectrum. `centred` subtracts the mean of ℓ'(0, y), as in `LayerwiseGd`.
 
-    With `select="gap"` only those of the `upper` end above the last gap that stands out among the
-    gaps are kept, `features_found` of them; the others are zero.
+    With `select="outliers"` only those of the `upper` end beyond the bulk are kept, whose edge the
+    labels tell (`bulk_edge`): `features_found` of them; the others are zero.
     """
 
     steps: int = eqx.field(static=True, default=40)
@@ -64,10 +61,13 @@ class Spectral(Algorithm):
         self.check("components", self.components >= 1, "expected a whole number ≥ 1")
         self.check("end", self.end in ENDS, f"expected one of {', '.join(ENDS)}")
         self.check("select", self.select in SELECTIONS, f"expected one of {', '.join(SELECTIONS)}")
-        if self.select == "gap":
-            self.check("end", self.end == "upper", "select=gap looks at the upper end")
-            words = f"expected more than {self.components}, to see the gap behind the components"
-            self.check("steps", self.steps > self.components, words)
+        outliers = self.select == "outliers"
+        words = "select=outliers looks at the upper end: expected upper"
+        self.check("end", not outliers or self.end == "upper", words)
+
+    def check_cell(self, *, n, d, network, rank):
+        words = f"expected at least as many samples as the target has directions, {rank}"
+        require(self.select == "all" or n >= rank, "n", n, words)
 
     def queries(self, network, rank):
         return self.steps, self.steps
@@ -78,17 +78,25 @@ class Spectral(Algorithm):
         start = start / jnp.linalg.norm(start)
         basis = jnp.zeros((self.steps, d), start.dtype).at[0].set(start)
         m = self.components * (2 if self.end == "both" else 1)
+        centre = problem.centre() if self.centred else jnp.zeros((), start.dtype)
         return State(
             weights=jnp.tile(start, (m, 1)),
             eigenvalues=jnp.zeros((m,), start.dtype),
             found=jnp.zeros((), jnp.int32),
             basis=basis,
             tridiagonal=jnp.zeros((self.steps, self.steps), start.dtype),
-            beside=jnp.zeros((), start.dtype),
+            edge=self._edge(problem, centre, d),
             taken=jnp.zeros((), jnp.int32),
-            centre=problem.centre() if self.centred else jnp.zeros((), start.dtype),
+            centre=centre,
             memory=memory,
         )
+
+    def _edge(self, problem, centre, d):
+        if self.select == "all":
+            return Edge(*jnp.zeros((2,), centre.dtype))
+        labels = problem.labels
+        slope = problem.loss.slope(jnp.zeros_like(labels), labels)
+        return bulk_edge(problem.matrix.rows, centre - slope, d)
 
     def step(self, state, problem):
         k, last = state.taken, self.steps - 1
@@ -108,17 +116,17 @@ class Spectral(Algorithm):
         beside = jnp.where(beside > ROUNDING * jnp.linalg.norm(image), beside, 0)
         following = jnp.where(beside > 0, rest / jnp.where(beside > 0, beside, 1), 0)
         following = jnp.where(k == last, state.basis[last], following)  # the last has no next
+        beside = jnp.where(k == last, 0, beside)
         up = jnp.minimum(k + 1, last)
-        kept = jnp.where(k == last, 0, beside)
         tridiagonal = state.tridiagonal.at[k, k].set(state.basis[k] @ image)
-        tridiagonal = tridiagonal.at[k, up].add(kept).at[up, k].add(kept)
+        tridiagonal = tridiagonal.at[k, up].add(beside).at[up, k].add(beside)
         state = State(
             weights=state.weights,
             eigenvalues=state.eigenvalues,
             found=state.found,
             basis=state.basis.at[up].set(following),
             tridiagonal=tridiagonal,
-            beside=beside,
+            edge=state.edge,
             taken=k + 1,
             centre=state.centre,
             memory=memory,
@@ -144,10 +152,8 @@ class Spectral(Algorithm):
         ends = ("upper", "lower") if self.end == "both" else (self.end,)
         chosen = jnp.concatenate([places[end] for end in ends])
         weights, found = vectors[:, chosen].T @ state.basis, state.found
-        if self.select == "gap":
-            first = jnp.maximum(state.taken - 1 - jnp.arange(self.components + 1), 0)
-            residual = jnp.abs(state.beside * vectors[state.taken - 1, first[:-1]])
-            found = above_the_gap(values[first], residual, values[0], d=state.basis.shape[1])
+        if self.select == "outliers":
+            found = state.edge.found(values[chosen])
             weights = jnp.where((rank < found)[:, None], weights, 0)
         return eqx.tree_at(
             lambda s: (s.weights, s.eigenvalues, s.found),
@@ -159,24 +165,5 @@ class Spectral(Algorithm):
         return {"eigenvalue": state.eigenvalues}
 
     def outcome(self, state):
-        found = {"features_found": state.found} if self.select == "gap" else {}
+        found = {"features_found": state.found} if self.select == "outliers" else {}
         return {"ritz_value": lapack.eigvalsh(state.tridiagonal), **found}
-
-
-def above_the_gap(
-    descending: Float[Array, " k_and_one"],
-    residual: Float[Array, " k"],
-    lowest: Float[Array, ""],
-    *,
-    d: int,
-) -> Int[Array, ""]:
-    """How many of the first k eigenvalues lie above the last gap that stands out; 0 for none.
-
-    Between outliers gaps are of order 1 and in the bulk they vanish (Defilippis et al., arXiv
-    2602.05846, definition 3.3), at its edge as w d^(−2/3), w = λ_{k+1} − `lowest` if all below the
-    gap is bulk.
-    """
-    gaps = descending[:-1] - descending[1:]
-    edge = (descending[1:] - lowest) * d ** (-2 / 3)
-    outside = (gaps > STANDS_OUT * edge) & (residual < SETTLED * gaps)
-    return jnp.where(outside, jnp.arange(1, len(gaps) + 1), 0).max().astype(jnp.int32)

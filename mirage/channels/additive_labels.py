@@ -18,9 +18,9 @@ from mirage.channels.preprocessing import Law, Preprocessing
 from mirage.targets import Target
 
 # Points on each direction, and where h ends: it leaves out a mass of 1e-11 a direction.
-POINTS, HALF_WIDTH = 2**16, 6.8
+POINTS, HALF_WIDTH = 2**18, 6.8
 # Labels on the grid, up to so many directions and beyond.
-FINE, COARSE, MANY = 2**18, 2**17, 64
+FINE, COARSE, MANY = 2**17, 2**16, 64
 # First moments of y given h_k below this share of the largest possible are rounding.
 EVEN = 1e-9
 # Directions up to which E[h_j h_k | y] is computed for every pair.

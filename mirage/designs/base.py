@@ -47,6 +47,12 @@ class Matrix(eqx.Module):
         """G X. Rows of G beyond the sample size must be zero."""
 
     @abc.abstractmethod
+    def covariance(
+        self, weight: Callable[..., Float[Array, " size"]], data: tuple[Array, ...], memory: Memory
+    ) -> Float[Array, "d d"]:
+        """Σ_i w_i x_i x_iᵀ over rows, with w = weight(*data) row by row: all of X at once."""
+
+    @abc.abstractmethod
     def window(self, window: Window, v: Float[Array, "k d"]) -> BlockOfRows:
         """The block of a window for V, of rows that are seen once."""
 

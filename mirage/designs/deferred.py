@@ -262,6 +262,27 @@ class DeferredMatrix(Matrix):
         result = jnp.swapaxes(result, 0, 1).reshape(result.shape[1], -1)[:, : self.d]
         return result, (right, left)
 
+    def covariance(self, weight, data, memory):
+        """What nobody has asked for is drawn, block by block; only right queries may be before."""
+        right, left = memory
+        columns = right.queries.shape[1]
+        basis = jnp.swapaxes(right.queries, 0, 1).reshape(columns, -1)[:, : self.d]
+        key = jax.random.fold_in(self.key, 2)
+
+        def visit(b, total):
+            own = jax.random.fold_in(key, b)
+            # The barriers keep XLA from drawing it again for every use.
+            g = jax.random.normal(own, (self.rows.size, self.d), basis.dtype)
+            g = jax.lax.optimization_barrier(g)
+            x = g + (right.answers[b].T - g @ basis.T) @ basis
+            x = jax.lax.optimization_barrier(x)
+            w = self.rows.keep(b, weight(*(array[b] for array in data)))
+            return total + (w[:, None] * x).T @ x
+
+        start = jnp.zeros((self.d, self.d), basis.dtype)
+        start = eqx.error_if(start, left.used > 0, "covariance: X has been asked from the left")
+        return self.rows.fold(visit, start)
+
     def window(self, window, v):
         return deferred_rows(self.key, window, v, size=self.rows.size, moved=self.left)
 

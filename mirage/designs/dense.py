@@ -40,6 +40,15 @@ class DrawnMatrix(Matrix):
         start = jnp.zeros((g.shape[1], d), g.dtype)
         return self.rows.fold(lambda b, total: total + g[b] @ self.block(b), start), memory
 
+    def covariance(self, weight, data, memory):
+        def visit(b, total):
+            x = self.block(b)
+            w = self.rows.keep(b, weight(*(array[b] for array in data)))
+            return total + (w[:, None] * x).T @ x
+
+        d = jax.eval_shape(self.block, self.rows.count).shape[-1]
+        return self.rows.fold(visit, jnp.zeros((d, d), jnp.float32))
+
     def gram(self, function, v, data, memory):
         def features(b):
             return function(self._forward(self.block(b), v), *(array[b] for array in data))

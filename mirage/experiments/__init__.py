@@ -1,6 +1,12 @@
 """Experiments: grid → compile groups → execute → store."""
 
-from mirage.experiments import bayes, dynamics, lazy_predictions, predictions  # their options
+from mirage.experiments import (  # their options
+    bayes,
+    dynamics,
+    hierarchy_predictions,
+    lazy_predictions,
+    predictions,
+)
 from mirage.experiments.experiment import Experiment
 from mirage.experiments.simulate import simulate
 from mirage.experiments.store import load, save
@@ -9,6 +15,7 @@ __all__ = [
     "Experiment",
     "bayes",
     "dynamics",
+    "hierarchy_predictions",
     "lazy_predictions",
     "load",
     "predictions",

@@ -40,7 +40,7 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
         "1",
     ),
     "rank_found": ((), "singular values of W U^T above 0.1", "1"),
-    "features_found": ((), "eigenvalues above the last gap that stands out", "1"),
+    "features_found": ((), "eigenvalues beyond the edge of the bulk, as the labels tell it", "1"),
     "feature_overlap": (("direction",), "|P u|^2, P the projection on the rows of W", "1"),
     "matrix_mse": ((), "|P - U^T U|^2/r, P the projection on the rows of W", "1"),
     "weighted_mse": ((), "sum of a^2 (1 - |P u|^2) over that of a^2, a the strengths", "1"),
@@ -188,10 +188,9 @@ def _errors(setup, trajectory, overlap) -> np.ndarray:
 def _features(setup, overlap, gram) -> dict[str, np.ndarray]:
     """What is recorded of a target whose features have strengths."""
     own = feature_overlap(overlap, gram)
-    rank = np.linalg.matrix_rank(np.nan_to_num(gram.astype(np.float64)), tol=None, hermitian=True)
     return {
         "feature_overlap": own,
-        "matrix_mse": matrix_mse(own, rank),
+        "matrix_mse": matrix_mse(overlap, gram),
         "weighted_mse": weighted_mse(setup.target.amplitudes(), own),
     }
 

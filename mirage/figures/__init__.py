@@ -12,8 +12,10 @@ from mirage.figures.diagnosis import diagnosis as draw_diagnosis
 from mirage.figures.error_surface import error_surface
 from mirage.figures.escape_times import escape_times
 from mirage.figures.finite_size import finite_size
+from mirage.figures.gd_to_spectral import gd_to_spectral
 from mirage.figures.gd_vs_power_iteration import gd_vs_power_iteration
 from mirage.figures.giant_step import giant_step
+from mirage.figures.hierarchical_spectrum import feature_selection, hierarchical_spectrum
 from mirage.figures.label_information import label_information
 from mirage.figures.lazy_limit import lazy_limit
 from mirage.figures.learning_curves import learning_curves
@@ -23,6 +25,7 @@ from mirage.figures.minimal_samples import minimal_samples, minimal_samples_vs_s
 from mirage.figures.networks_vs_amp import networks_vs_amp
 from mirage.figures.recovery import recovery
 from mirage.figures.reusing_batch import reusing_batch, reusing_batch_dmft
+from mirage.figures.scaling_laws import hierarchical_scaling_law, readout_risk
 from mirage.figures.spectral_transition import spectral_transition
 from mirage.figures.state_evolution import state_evolution
 from mirage.figures.stopping_time import stopping_time
@@ -30,12 +33,17 @@ from mirage.figures.universality import universality
 
 FIGURES = {
     "recovery": recovery,
+    "readout_risk": readout_risk,
     "amp_transition": amp_transition,
     "compute": compute,
     "error_surface": error_surface,
     "escape_times": escape_times,
+    "feature_selection": feature_selection,
     "finite_size": finite_size,
+    "gd_to_spectral": gd_to_spectral,
     "giant_step": giant_step,
+    "hierarchical_scaling_law": hierarchical_scaling_law,
+    "hierarchical_spectrum": hierarchical_spectrum,
     "label_information": label_information,
     "learning_curves": learning_curves,
     "log_d_steps": log_d_steps,

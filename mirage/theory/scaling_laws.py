@@ -6,10 +6,13 @@ feature k appears at n/d ∝ k^(2γ), and what is missing of Σ a_k² falls as (
 as (n/d)^(−1) when all have been found.
 """
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from mirage.channels.additive_labels import AdditiveLabels, FeatureLaw, additive_labels
+from mirage.gaussian import hermite_lines, line_rule
 from mirage.targets import Target
 from mirage.theory.spectral import pooled_threshold, predict
 
@@ -61,6 +64,28 @@ def weighted_error(
     """MSE_γ = Σ_k a_k² (1 − ‖P u_k‖²)/Σ_k a_k²."""
     square = amplitudes**2
     return ((1 - overlap) * square).sum(axis=-1) / square.sum()
+
+
+def readout_risk(
+    target: Target, overlap: Float[np.ndarray, "*batch r"], *, degree: int = 40
+) -> Float[np.ndarray, "*batch"]:
+    """E(g − E[g | P x])² of the best readout on the projection P: what a wide second layer reaches.
+
+    A feature Σ_ℓ c_ℓ h_ℓ(h_k) of squared overlap q leaves Σ_ℓ c_ℓ² (1 − q^ℓ); degrees above
+    `degree` count as not learnt. Directions of P are taken to mix no two features.
+    """
+    parts = sorted(target.parts(), key=lambda part: part[1])
+    total = np.zeros(overlap.shape[:-1])
+    with jax.enable_x64(True):
+        points, weights = line_rule(320, 13.0)
+        for k, (part, _) in enumerate(parts):
+            values = np.asarray(part(jnp.asarray(points[:, None])), np.float64)
+            square, left = float(weights @ values**2), np.zeros(overlap.shape[:-1])
+            for degrees, function in enumerate(hermite_lines(points, degree)):
+                coefficient = float(weights @ (values * function))
+                left = left + coefficient**2 * overlap[..., k] ** degrees
+            total = total + np.maximum(square - left, 0.0)
+    return total
 
 
 def rate(gamma: float) -> float:
