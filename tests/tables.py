@@ -8,7 +8,7 @@ from mirage.algorithms import Algorithm, Amp
 from mirage.designs import Design
 from mirage.inputs import Gaussian, Inputs
 from mirage.losses import Loss
-from mirage.targets import Expression, Hermite, Parity, PhaseRetrieval, Target
+from mirage.targets import Expression, Hermite, Parity, PhaseRetrieval, Target, Tree
 
 
 def _own(base):
@@ -17,7 +17,8 @@ def _own(base):
 
 
 TARGETS = [
-    *_own(Target),
+    *(target for target in _own(Target) if target.name() != "tree"),
+    Tree(width=3),  # a tree has a rank only where its width is known
     Hermite(terms=[[1.0, [3]], [0.5, [1]]], noise=0.3),
     Hermite(terms=[[0.7, [2, 1, 0]], [-1.0, [0, 0, 4]]]),
     Parity(k=3),
