@@ -16,6 +16,7 @@ from mirage.algorithms.order_parameter_chain import OrderParameterChain
 from mirage.algorithms.power_iteration import PowerIteration
 from mirage.algorithms.random_features import RandomFeatures
 from mirage.algorithms.spectral import Spectral
+from mirage.algorithms.three_layer import ThreeLayer
 
 __all__ = [
     "Algorithm",
@@ -34,6 +35,7 @@ __all__ = [
     "Problem",
     "RandomFeatures",
     "Spectral",
+    "ThreeLayer",
     "Trained",
     "draw_problem",
     "train",

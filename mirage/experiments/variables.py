@@ -82,6 +82,26 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
         "eigenvalues of the covariance of the features after each step, ascending",
         "1",
     ),
+    "inside_trajectory": (
+        ("step",),
+        "share of |W|^2 in the span of the target's directions U after each step",
+        "1",
+    ),
+    "found_trajectory": (
+        ("step",),
+        "share of the span of U in that of the leading singular vectors of W after each step",
+        "1",
+    ),
+    "feature_overlap": (
+        ("feature",),
+        "squared correlation of h_i with the best combination of neurons of the second layer",
+        "1",
+    ),
+    "feature_overlap_trajectory": (
+        ("step", "feature"),
+        "feature_overlap with the layers above trained after each step of the first",
+        "1",
+    ),
     "weights": (("neuron", "input"), "W after the last step", "1"),
 }
 
@@ -137,8 +157,9 @@ def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.
         saved["eigenvalue_trajectory"] = trajectory["eigenvalue"]
     if "feature_eigenvalue" in trajectory:
         saved["feature_eigenvalue_trajectory"] = trajectory["feature_eigenvalue"]
-    if "growth" in trajectory:
-        saved["growth_trajectory"] = trajectory["growth"]
+    for name in ("growth", "inside", "found", "feature_overlap"):
+        if name in trajectory:
+            saved[f"{name}_trajectory"] = trajectory[name]
     if "covariance" in values:
         saved |= _estimates(setup, values["overlap"], values["gram"], values["covariance"], finite)
     if "readout_gram" in values:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from mirage.figures.amp_transition import amp_transition
 from mirage.figures.compute import compute
+from mirage.figures.depth_advantage import depth_advantage
 from mirage.figures.diagnosis import diagnosis as draw_diagnosis
 from mirage.figures.error_surface import error_surface
 from mirage.figures.escape_times import escape_times
@@ -26,12 +27,14 @@ from mirage.figures.reusing_batch import reusing_batch, reusing_batch_dmft
 from mirage.figures.spectral_transition import spectral_transition
 from mirage.figures.state_evolution import state_evolution
 from mirage.figures.stopping_time import stopping_time
+from mirage.figures.tree_features import tree_features
 from mirage.figures.universality import universality
 
 FIGURES = {
     "recovery": recovery,
     "amp_transition": amp_transition,
     "compute": compute,
+    "depth_advantage": depth_advantage,
     "error_surface": error_surface,
     "escape_times": escape_times,
     "finite_size": finite_size,
@@ -50,6 +53,7 @@ FIGURES = {
     "spectral_transition": spectral_transition,
     "state_evolution": state_evolution,
     "stopping_time": stopping_time,
+    "tree_features": tree_features,
     "universality": universality,
 }
 
