@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from mirage import lapack
 from mirage.activations import Activation
@@ -60,7 +60,6 @@ class State(eqx.Module):
     found: Float[Array, ""]
     feature_overlap: Float[Array, " q"]
     test_error: Float[Array, ""]
-    count: Int[Array, ""]
     centre: Float[Array, ""]
     key: Key[Array, ""]
     memory: Any
@@ -93,15 +92,16 @@ class ThreeLayer(Algorithm):
 
     Layers two and three have fresh samples, n times
     `second_share` and `readout_share` (of inputs that are not Gaussian the two share theirs), or
-    with `fresh=false` the n samples of the first. Scenario
-    `joint` moves all layers in every step, by ∇_{W2} L̂ times √(p/m) and ∇_{W3} L̂ divided by p,
-    so that f moves as much by each, whatever the widths.
+    with `fresh=false` the n samples of the first. Scenario `joint` moves all layers in every step,
+    W2 by η1 √(p/m) ∇_{W2} L̂ and W3 by (η1/p) ∇_{W3} L̂, so that f moves as much by each, whatever
+    the widths.
 
-    `every_step` trains layers two and three after every step on W1, as if it had been the last,
-    to see features and error on the way. `centred` takes the mean of ℓ'(0, y) off. The non-linear
-    features are those that the target names (h_i of a tree); their overlap with the network is the
-    squared correlation of h_i with the best combination of the neurons of the second layer, on
-    fresh samples. Dandi, Pesce, Zdeborová and Krzakala (2025, arXiv 2502.13961).
+    With `every_step` layers two and three are trained after every step on W1, as if it had been the
+    last, to see features and error on the way; otherwise the start and the end alone are saved.
+    `centred` takes the mean of ℓ'(0, y) off. The non-linear features are those that the target
+    names (h_i of a tree, h of any other); what the network has of one is the squared correlation of
+    h_i with the best combination of the neurons of the second layer, on fresh samples.
+    Dandi, Pesce, Zdeborová and Krzakala (2025, arXiv 2502.13961).
     """
 
     scenario: str = eqx.field(static=True, default="III")
@@ -116,7 +116,7 @@ class ThreeLayer(Algorithm):
     second_share: float = eqx.field(static=True, default=1.0)
     readout_share: float = eqx.field(static=True, default=1.0)
     centred: bool = eqx.field(static=True, default=True)
-    every_step: bool = eqx.field(static=True, default=False)
+    every_step: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self):
         known = self.scenario in SCENARIOS
@@ -148,8 +148,13 @@ class ThreeLayer(Algorithm):
     def bytes_working(self, *, n, network):
         return 12 * n * network.width + 32 * (network.width + 2 * self.second_width + 2) ** 2
 
+    @property
+    def _saves(self) -> int:
+        """How often `step` is called, for all steps on W1 or one."""
+        return self._first_steps if self.every_step else min(self._first_steps, 1)
+
     def schedule(self, n):
-        return jnp.arange(self._first_steps + 1, dtype=jnp.int32)
+        return jnp.arange(self._saves + 1, dtype=jnp.int32)
 
     def init(self, key, problem, memory):
         keys = jax.random.split(key, 6)
@@ -169,16 +174,20 @@ class ThreeLayer(Algorithm):
         features = jax.eval_shape(problem.target.features, jnp.zeros((1, rank), dtype)).shape[-1]
         lost = jnp.full((features,), jnp.nan, dtype)
         inside, found = linear_overlaps(weights, problem.directions)
-        zero = jnp.zeros((), jnp.int32)
         centre = problem.centre() if self.centred else jnp.zeros((), dtype)
         known = (inside, found, lost, jnp.asarray(jnp.nan, dtype))
-        state = State(weights, layers, *known, zero, centre, keys[5], memory)
-        return self._above(state, problem) if self._ends(0) else state
-
-    def _ends(self, count: int) -> bool:
-        return self.every_step or count == self._first_steps
+        state = State(weights, layers, *known, centre, keys[5], memory)
+        return self._above(state, problem) if self.every_step or self._saves == 0 else state
 
     def step(self, state, problem):
+        at_once = 1 if self.every_step else self._first_steps
+        state = jax.lax.fori_loop(0, at_once, lambda _, s: self._descent(s, problem), state)
+        overlaps = linear_overlaps(state.weights, problem.directions)
+        state = eqx.tree_at(lambda s: (s.inside, s.found), state, overlaps)
+        return self._above(state, problem)
+
+    def _descent(self, state: State, problem: Problem) -> State:
+        """A gradient step on W1, or on all layers."""
         layers, n = state.layers, problem.matrix.rows.count.astype(state.weights.dtype)
         memory = state.memory
         if self.scenario == "joint":
@@ -191,16 +200,8 @@ class ThreeLayer(Algorithm):
 
         step, _, memory = problem.matrix.pull_back(pull, state.weights, (problem.labels,), memory)
         weights = (1 - self.step_size * self.weight_decay) * state.weights - step
-        overlaps = linear_overlaps(weights, problem.directions)
-        state = eqx.tree_at(
-            lambda s: (s.weights, s.layers, s.inside, s.found, s.count, s.memory),
-            state,
-            (weights, layers, *overlaps, state.count + 1, memory),
-        )
-        if self.every_step:
-            return self._above(state, problem)
-        last = state.count == self._first_steps
-        return jax.lax.cond(last, lambda s: self._above(s, problem), lambda s: s, state)
+        changed = (weights, layers, memory)
+        return eqx.tree_at(lambda s: (s.weights, s.layers, s.memory), state, changed)
 
     def _upper_step(self, state: State, problem: Problem, n) -> tuple[Layers, Any]:
         """Layers two and three after a gradient step.
@@ -227,13 +228,12 @@ class ThreeLayer(Algorithm):
     def _above(self, state: State, problem: Problem) -> State:
         """Layers two and three trained as the scenario says, and what the network is worth then.
 
-        The layers below stay as they are: with `every_step` a later step starts from W2 and W3 as
-        they were.
+        With `every_step` the layers that the next step starts from are those from before.
         """
         key_second, key_readout, key_test = jax.random.split(state.key, 3)
         layers, memory = state.layers, state.memory
         if self.scenario == "III":
-            rows = self._second_rows(layers, problem, state.centre)
+            rows = _second_rows(layers, problem, state.centre)
             share = self.second_share
             gram, memory = self._gram(key_second, problem, state.weights, rows, share, memory)
             layers = self._second_trained(layers, gram)
@@ -258,16 +258,6 @@ class ThreeLayer(Algorithm):
         if self.fresh:
             return fresh_gram(key, problem, weights, rows, share=share), memory
         return problem.matrix.gram(rows, weights, (problem.labels,), memory)
-
-    def _second_rows(self, layers: Layers, problem: Problem, centre) -> Callable[..., Array]:
-        """φ, then ℓ'(0, y) σ'(u), then 1."""
-
-        def rows(z, y):
-            slope = problem.loss.slope(jnp.zeros_like(y), y) - centre
-            by_u = slope[None] * layers.activation.derivative(layers.second_inputs(z))
-            return jnp.concatenate([layers.first_features(z), by_u, jnp.ones_like(y)[None]])
-
-        return rows
 
     def _second_trained(self, layers: Layers, gram: Float[Array, "k k"]) -> Layers:
         """W2_k = ∓ η2 (Cov φ + λ2 (m/n) I)⁻¹ Cov(φ, ℓ' σ'(u_k)), and b2 less W2 φ̄."""
@@ -294,6 +284,17 @@ class ThreeLayer(Algorithm):
         descent = 2 * n * d * sum(self.queries(network, rank)) + 8 * n * m * p * self._first_steps
         regressions = self._regressions * (2 * n * m * (min(m, d) + m + p) + 2 * m**3 // 3)
         return Cost(n * self._first_steps, descent + regressions)
+
+
+def _second_rows(layers: Layers, problem: Problem, centre: Array) -> Callable[..., Array]:
+    """φ, then ℓ'(0, y) σ'(u), then 1."""
+
+    def rows(z, y):
+        slope = problem.loss.slope(jnp.zeros_like(y), y) - centre
+        by_u = slope[None] * layers.activation.derivative(layers.second_inputs(z))
+        return jnp.concatenate([layers.first_features(z), by_u, jnp.ones_like(y)[None]])
+
+    return rows
 
 
 def _readout_rows(layers: Layers) -> Callable[..., Array]:

@@ -106,6 +106,8 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
 }
 
 
+# Numbers of W Uᵀ over all saves of a seed up to which every save of it is kept.
+KEPT = 2**18
 # A direction counts as found where a singular value of W Uᵀ is above this.
 FOUND = 0.1
 
@@ -136,10 +138,11 @@ def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.
     saved = {
         "norm": norm[:, -1],
         "norm_trajectory": norm,
-        "overlap_trajectory": overlap,
         "cos_best": np.where(finite, cosine[:, -1], np.nan),
         "cos_best_trajectory": cosine,
     }
+    if overlap[0].size <= KEPT:
+        saved["overlap_trajectory"] = overlap
     if "gram" in trajectory:
         principal = principal_cosines(inside, trajectory["gram"])
         smallest = principal[..., -1] if principal.shape[-1] == overlap.shape[-1] else 0 * cosine
