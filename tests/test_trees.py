@@ -401,8 +401,7 @@ REFUSED = [
     ({"target": Tree(width=40), "d": 30}, "target.width=40: 1 branch of 40 directions"),
     (
         {"target": Tree(width_exponent=1.0), "d": 20_000, "runtime": Default(memory="1 GB")},
-        "the 20000 directions of target=tree at d=20000, n=100, and the labels they give, hold "
-        "1608000000 bytes",
+        "target=tree at d=20000, n=100 holds 1608000000 bytes for 20000 directions",
     ),
     ({"target": Tree(), "theory": Spectral()}, "target='tree': it has numbers of its own"),
     (

@@ -117,10 +117,14 @@ class Setup(eqx.Module):
         needed = f"algorithm={algorithm.name()} at d={d}, n={n} holds {held} bytes"
         words = f"{needed} for {algorithm.holds}; raise it or take fewer samples"
         require(fits, "runtime.memory", runtime.memory, words)
-        rank, target = self.target.rank, self.target.name()
+        if algorithm.one_pass:  # of which nothing is kept for every sample
+            return
+        rank = self.target.rank
         held = 4 * rank * (d + n)
-        words = f"the {rank} directions of target={target} at d={d}, n={n}, and the labels they "
-        words += f"give, hold {held} bytes; raise it or take fewer directions"
+        words = (
+            f"target={self.target.name()} at d={d}, n={n} holds {held} bytes for {rank} directions "
+            "and what the samples have of them; raise it or take fewer directions"
+        )
         require(held <= runtime.memory_bytes, "runtime.memory", runtime.memory, words)
 
     def with_setting(self, key: str, value: Any) -> "Setup":

@@ -33,7 +33,8 @@ class Tree(Target):
 
     a_i = s_i / √(width Var P(ξ)), ξ ~ N(0, 1), so that h_i has variance one, with signs s_i drawn
     for each seed; until they are, they alternate. With entries of one size E[y (xxᵀ − I)] has
-    eigenvalues of one size: no direction is found long before the others.
+    eigenvalues of one size: no direction is found long before the others. (The code of the paper
+    has the same signs, He_k/k! for He_k, and divides y by √branches.)
     """
 
     draws: ClassVar[bool] = True
