@@ -107,7 +107,7 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
 
 
 # Numbers of W Uᵀ over all saves of a seed up to which every save of it is kept.
-KEPT = 2**18
+KEPT = 2**17
 # A direction counts as found where a singular value of W Uᵀ is above this.
 FOUND = 0.1
 
