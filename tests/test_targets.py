@@ -32,6 +32,7 @@ from mirage.targets import (
     SingleIndex,
     Staircase,
     Target,
+    Tree,
 )
 
 KERNELS = [target for target in TARGETS if isinstance(target, Kernel)]
@@ -92,6 +93,11 @@ FORMULAS = [
     (Poisson(rate=2.0, gain=0.5), lambda h: 2 * np.exp(h[0] / 2)),
     (FlippedParity(), lambda h: 0.8 * np.sign(h[0] * h[1])),
     (FlippedParity(k=3, flip=0.0), lambda h: np.sign(h[0] * h[1] * h[2])),
+    (Tree(width=1), lambda h: np.tanh((h[0] ** 2 - 1 + h[0] ** 3 - 3 * h[0]) / math.sqrt(8))),
+    (
+        Tree(polynomial="z**2", link="h + 1", branches=2, width=2),
+        lambda h: 2 + (h[0] ** 2 - h[1] ** 2 + h[2] ** 2 - h[3] ** 2) / 2,
+    ),
 ]
 
 
@@ -277,6 +283,13 @@ BAD_SETTINGS = [
     (Committee, {"link": "sinh"}),
     (Expression, {"rank": 0}),
     (Expression, {"rank": 101}),
+    (Tree, {"branches": 0}),
+    (Tree, {"width": 0}),
+    (Tree, {"width_exponent": 0.0}),
+    (Tree, {"width_exponent": 1.5}),
+    (Tree, {"polynomial": "3"}),
+    (Tree, {"polynomial": "exp(z**3)"}),
+    (Tree, {"link": "2"}),
 ]
 
 

@@ -17,6 +17,7 @@ from mirage.algorithms.order_parameter_chain import OrderParameterChain
 from mirage.algorithms.power_iteration import PowerIteration
 from mirage.algorithms.random_features import RandomFeatures
 from mirage.algorithms.spectral import Spectral
+from mirage.algorithms.three_layer import ThreeLayer
 from mirage.algorithms.two_stage import TwoStage
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Problem",
     "RandomFeatures",
     "Spectral",
+    "ThreeLayer",
     "Trained",
     "TwoStage",
     "draw_problem",

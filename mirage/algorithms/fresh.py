@@ -108,12 +108,14 @@ def fresh_gram(
     problem: Problem,
     weights: Float[Array, "m d"],
     function: Callable[..., Float[Array, "k size"]],
+    *,
+    share: float = 1.0,
 ) -> Float[Array, "k k"]:
     """Σ_i φ_i φ_iᵀ over as many fresh samples as there were before, φ = function(W x, y).
 
-    Made block by block: it needs no array over all rows.
+    Or over a `share` of so many, at most all. Made block by block: it needs no array over all rows.
     """
-    rows = _fresh_rows(problem)
+    rows = _fresh_rows(problem, share)
     key_x, key_y = jax.random.split(key)
     project = projections(key_x, problem, weights, rows.size, "readout")
     r = len(problem.directions)
@@ -126,9 +128,30 @@ def fresh_gram(
     return rows.gram_of(features)
 
 
-def _fresh_rows(problem: Problem) -> Rows:
+def _fresh_rows(problem: Problem, share: float = 1.0) -> Rows:
     old = problem.matrix.rows
-    return Rows.of(old.count, capacity=old.blocks * old.size, size=BLOCK, bound=old.bound)
+    count = old.count
+    if share != 1:
+        count = jnp.ceil(share * count.astype(jnp.float32)).astype(count.dtype)
+    return Rows.of(count, capacity=old.blocks * old.size, size=BLOCK, bound=old.bound)
+
+
+def fresh_moments(
+    key: Key[Array, ""],
+    problem: Problem,
+    weights: Float[Array, "m d"],
+    function: Callable[..., Float[Array, "k size"]],
+) -> Float[Array, "k k"]:
+    """Σ_i φ_i φ_iᵀ over `TEST_ROWS` fresh rows, φ = function(W x, h), h = U x as (size, r)."""
+    rows = Rows.of(TEST_ROWS, capacity=TEST_ROWS, size=BLOCK)
+    project = projections(key, problem, weights, rows.size, "test")
+    r = len(problem.directions)
+
+    def features(block):
+        both = project(block)
+        return function(both[r:], both[:r].T)
+
+    return rows.gram_of(features)
 
 
 def sampled_error(key: Key[Array, ""], problem: Problem, trained: Trained) -> Float[Array, ""]:

@@ -7,6 +7,7 @@ from mirage.channels.label_information import label_information
 from mirage.channels.labels import LabelBins, summary
 from mirage.channels.preprocessing import best_direction
 from mirage.losses import Loss, Optimal, Tabulated
+from mirage.options import require
 from mirage.targets import Target
 
 # Knots of the table, the same for every target so that setups can share a compilation.
@@ -23,6 +24,10 @@ def made_for(loss: Loss, target: Target) -> Loss:
 
 def optimal(target: Target) -> Tabulated:
     """T = 1 − 1/E[(u·h)² | y] for the u that a scalar T finds first (`best_direction`)."""
+    one_law = (
+        "its labels have a law of their own for every seed; expected another loss than optimal"
+    )
+    require(not target.draws, "target", target.name(), one_law)
     bins, second = summary(target)
     u, _ = best_direction(second)
     information = label_information(bins)

@@ -54,6 +54,8 @@ def make_channel(target: Target) -> Channel:
     P(y|h) (label noise, or a `log_likelihood`) by a rule over h up to rank 3, and y = g(h) by its
     level sets up to rank 2. Raises ValueError where none of these serves.
     """
+    one_law = "its labels have a law of their own for every seed; there is no channel for them"
+    require(not target.draws, "target", target.name(), one_law)
     if isinstance(target, Kernel):
         return quadrature(target)
     found = _sign_of_product(target)

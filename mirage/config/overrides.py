@@ -9,7 +9,7 @@ from mirage.experiments.experiment import SAMPLES
 # Keys whose value is a mapping that an override replaces, where Hydra would merge the two.
 MAPPING_KEYS = ("tune.settings", "tune.within")
 # Keys whose value is a formula, quoted for Hydra's grammar where the user did not.
-FORMULA_KEYS = ("target.expr", "loss.transform")
+FORMULA_KEYS = ("target.expr", "target.polynomial", "target.link", "loss.transform")
 
 
 def prepare(overrides: Sequence[str]) -> list[str]:

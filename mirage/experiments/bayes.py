@@ -55,6 +55,7 @@ class StateEvolution(Theory):
         self.check("tolerance", self.tolerance > 0, "expected a positive number")
 
     def serve(self, target):
+        super().serve(target)
         channel_of(target)
         if self.given is not None:
             overlap_matrix(self.given, target.rank, key="theory.given")

@@ -12,7 +12,7 @@ from mirage.experiments.experiment import Experiment, Setup
 from mirage.experiments.plan import Batch, cells_at_once
 
 # The random streams of a cell, by name and not by order of use.
-STREAMS = ("matrix", "labels", "training", "directions")
+STREAMS = ("matrix", "labels", "training", "directions", "target")
 
 
 def seed_keys(experiment: Experiment, d: int, seeds: np.ndarray) -> np.ndarray:
@@ -43,11 +43,12 @@ def run_seed(
         right, left = setup.columns
         size = {"n_max": n_max, "d": d, "right": right, "left": left, "bound": sizes.max()}
         directions = setup.directions.draw(stream(key, "directions"), setup.target.rank, d)
+        target = setup.target.drawn(stream(key, "target"))
         problem, memory = draw_problem(
             stream(key, "labels"),
             design.matrix(drawn, seed, n, inputs, **size),
             directions,
-            setup.target,
+            target,
             one_pass=setup.algorithm.one_pass,
             inputs=inputs,
             inputs_key=matrix_key,
@@ -56,7 +57,8 @@ def run_seed(
             network=setup.network,
         )
         orthonormal = setup.directions.orthonormal
-        integrable = orthonormal and inputs.standard_gaussian
+        # An integral over (M, Q) is taken after all seeds, and knows nothing that one has drawn.
+        integrable = orthonormal and inputs.standard_gaussian and not target.draws
         key_train = stream(key, "training")
         result = train(key_train, setup.algorithm, problem, memory, sample_error=not integrable)
         if not keep_weights:

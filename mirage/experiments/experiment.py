@@ -49,6 +49,10 @@ class Setup(eqx.Module):
     inputs: Inputs
     directions: Directions
 
+    def at(self, d: int) -> "Setup":
+        """The same in d dimensions, on which the target may depend."""
+        return dataclasses.replace(self, target=self.target.at(d))
+
     @property
     def columns(self) -> tuple[int, int]:
         """Query columns on the right and on the left of X, those for the labels included.
@@ -102,15 +106,26 @@ class Setup(eqx.Module):
         if self.algorithm.needs_law_alone:
             accepted += " and orthonormal directions"
             require(self.directions.orthonormal, "directions", self.directions.name(), accepted)
+            accepted += ", and a target that draws no numbers of its own"
+            require(not self.target.draws, "target", self.target.name(), accepted)
 
     def check_memory(self, runtime: Runtime, *, n: int, d: int) -> None:
-        """ValueError, with the bytes, where what grows faster than n does not fit for one cell."""
+        """ValueError, with the bytes, where what one cell cannot do without does not fit."""
         algorithm = self.algorithm
         held = algorithm.bytes_working(n=n, network=self.network)
         fits = not algorithm.holds or held <= runtime.memory_bytes
         needed = f"algorithm={algorithm.name()} at d={d}, n={n} holds {held} bytes"
         words = f"{needed} for {algorithm.holds}; raise it or take fewer samples"
         require(fits, "runtime.memory", runtime.memory, words)
+        if algorithm.one_pass:  # of which nothing is kept for every sample
+            return
+        rank = self.target.rank
+        held = 4 * rank * (d + n)
+        words = (
+            f"target={self.target.name()} at d={d}, n={n} holds {held} bytes for {rank} directions "
+            "and what the samples have of them; raise it or take fewer directions"
+        )
+        require(held <= runtime.memory_bytes, "runtime.memory", runtime.memory, words)
 
     def with_setting(self, key: str, value: Any) -> "Setup":
         """The same with one setting changed, `key` as `group.setting`; ValueError names it else."""
@@ -264,15 +279,16 @@ class Experiment:
                 raise ValueError(f"{key} at d={d}: gives n={n} samples, expected at least 1")
             if n > 2**31 - 2**13:
                 raise ValueError(f"{key} at d={d}: gives n={n:.3g} samples, more than 2^31")
-        for setup in self.setups().values() if self.simulated else ():
-            rank = setup.target.rank
-            for d in self.dimensions:
-                require(d >= rank, "d", d, f"expected at least the target's rank, {rank}")
-                setup.directions.check_size(r=rank, d=d)
-                setup.inputs.check_size(n_max=max(self.sizes(d)), d=d)
-                for n in self.sizes(d):
-                    setup.check_cell(n=n, d=d)
-                    setup.check_memory(self.runtime, n=n, d=d)
+        setups = self.setups().values() if self.simulated else ()
+        for setup, d in itertools.product(setups, self.dimensions):
+            here = setup.at(d)
+            rank = here.target.rank
+            require(d >= rank, "d", d, f"expected at least the target's rank, {rank}")
+            here.directions.check_size(r=rank, d=d)
+            here.inputs.check_size(n_max=max(self.sizes(d)), d=d)
+            for n in self.sizes(d):
+                here.check_cell(n=n, d=d)
+                here.check_memory(self.runtime, n=n, d=d)
 
     @property
     def dimensions(self) -> tuple[int, ...]:

@@ -48,7 +48,7 @@ class Plan:
     def __init__(self, experiment: Experiment, *, devices: int):
         self.experiment = experiment
         self.devices = devices
-        self.families = families(experiment.setups())
+        self.setups = experiment.setups()
         self.batches = [
             (batch, cells) for d in experiment.dimensions for batch, cells in self._batches(d)
         ]
@@ -59,7 +59,7 @@ class Plan:
         """The cells (family, n) at one d, by the X that they share."""
         experiment = self.experiment
         by_design: dict[Any, list[tuple[Family, int]]] = {}
-        for family in self.families:
+        for family in families({names: setup.at(d) for names, setup in self.setups.items()}):
             sizes = experiment.sizes(d)
             for n in sizes:
                 # A search relies on common random numbers: one design up to its upper end.

@@ -107,13 +107,10 @@ def _dataset(experiment: Experiment, table: Table, designs: np.ndarray) -> xr.Da
 
 def _costs(experiment: Experiment, setup: Setup) -> dict[str, np.ndarray]:
     """Gradient evaluations and flops of one setup, (d, sample size)."""
-    costs = [
-        [
-            setup.algorithm.cost(n=n, d=d, network=setup.network, rank=setup.target.rank)
-            for n in experiment.sizes(d)
-        ]
-        for d in experiment.dimensions
-    ]
+    costs = []
+    for d in experiment.dimensions:
+        size = {"d": d, "network": setup.network, "rank": setup.target.at(d).rank}
+        costs.append([setup.algorithm.cost(n=n, **size) for n in experiment.sizes(d)])
     return {
         name: np.array([[float(getattr(cost, name)) for cost in row] for row in costs])
         for name in ("gradient_evaluations", "flops")

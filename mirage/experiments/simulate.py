@@ -30,6 +30,7 @@ COORDINATES: dict[str, tuple[str, str]] = {
     "neuron": ("neuron", "1"),
     "other_neuron": ("neuron", "1"),
     "direction": ("direction of the target's subspace", "1"),
+    "feature": ("non-linear feature of the target", "1"),
     "input": ("input coordinate", "1"),
     "ritz": ("Lanczos step", "1"),
     "epsilon": ("threshold that the measure is to stay under", "1"),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import xarray as xr
 
-from mirage.options import Option
+from mirage.options import Option, require
 from mirage.targets import Target
 
 if TYPE_CHECKING:
@@ -18,7 +18,12 @@ class Theory(Option, abc.ABC):
     group: ClassVar[str] = "theory"
 
     def serve(self, target: Target) -> None:
-        """ValueError, before anything runs, if there is nothing to say of a target."""
+        """ValueError, before anything runs, if there is nothing to say of a target.
+
+        Such as one that has numbers of its own for every seed.
+        """
+        accepted = "it has numbers of its own for every seed, and no one law; expected theory=null"
+        require(not target.draws, "target", target.name(), accepted)
 
     @abc.abstractmethod
     def compute(self, experiment: "Experiment") -> xr.Dataset:

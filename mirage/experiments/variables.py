@@ -89,10 +89,32 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
         "eigenvalues of the covariance of the features after each step, ascending",
         "1",
     ),
+    "inside_trajectory": (
+        ("step",),
+        "share of |W|^2 in the span of the target's directions U after each step",
+        "1",
+    ),
+    "found_trajectory": (
+        ("step",),
+        "share of the span of U in that of the leading singular vectors of W after each step",
+        "1",
+    ),
+    "feature_overlap": (
+        ("feature",),
+        "squared correlation of h_i with the best combination of neurons of the second layer",
+        "1",
+    ),
+    "feature_overlap_trajectory": (
+        ("step", "feature"),
+        "feature_overlap with the layers above trained after each step of the first",
+        "1",
+    ),
     "weights": (("neuron", "input"), "W after the last step", "1"),
 }
 
 
+# Numbers of W Uᵀ over all saves of a seed up to which every save of it is kept.
+KEPT = 2**17
 # A direction counts as found where a singular value of W Uᵀ is above this.
 FOUND = 0.1
 
@@ -123,10 +145,11 @@ def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.
     saved = {
         "norm": norm[:, -1],
         "norm_trajectory": norm,
-        "overlap_trajectory": overlap,
         "cos_best": np.where(finite, cosine[:, -1], np.nan),
         "cos_best_trajectory": cosine,
     }
+    if overlap[0].size <= KEPT:
+        saved["overlap_trajectory"] = overlap
     if "gram" in trajectory:
         principal = principal_cosines(inside, trajectory["gram"])
         smallest = principal[..., -1] if principal.shape[-1] == overlap.shape[-1] else 0 * cosine
@@ -148,8 +171,9 @@ def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.
         saved["eigenvalue_trajectory"] = trajectory["eigenvalue"]
     if "feature_eigenvalue" in trajectory:
         saved["feature_eigenvalue_trajectory"] = trajectory["feature_eigenvalue"]
-    if "growth" in trajectory:
-        saved["growth_trajectory"] = trajectory["growth"]
+    for name in ("growth", "inside", "found", "feature_overlap"):
+        if name in trajectory:
+            saved[f"{name}_trajectory"] = trajectory[name]
     if "covariance" in values:
         saved |= _estimates(setup, values["overlap"], values["gram"], values["covariance"], finite)
     if "readout_gram" in values:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from mirage.figures.amp_transition import amp_transition
 from mirage.figures.compute import compute
+from mirage.figures.depth_advantage import depth_advantage
 from mirage.figures.diagnosis import diagnosis as draw_diagnosis
 from mirage.figures.error_surface import error_surface
 from mirage.figures.escape_times import escape_times
@@ -29,6 +30,7 @@ from mirage.figures.scaling_laws import hierarchical_scaling_law, readout_risk
 from mirage.figures.spectral_transition import spectral_transition
 from mirage.figures.state_evolution import state_evolution
 from mirage.figures.stopping_time import stopping_time
+from mirage.figures.tree_features import tree_features
 from mirage.figures.universality import universality
 
 FIGURES = {
@@ -36,6 +38,7 @@ FIGURES = {
     "readout_risk": readout_risk,
     "amp_transition": amp_transition,
     "compute": compute,
+    "depth_advantage": depth_advantage,
     "error_surface": error_surface,
     "escape_times": escape_times,
     "feature_selection": feature_selection,
@@ -58,6 +61,7 @@ FIGURES = {
     "spectral_transition": spectral_transition,
     "state_evolution": state_evolution,
     "stopping_time": stopping_time,
+    "tree_features": tree_features,
     "universality": universality,
 }
 

@@ -9,6 +9,7 @@ from mirage.targets.quadratic import Quadratic
 from mirage.targets.signs import NoisySign, Parity
 from mirage.targets.staircases import GrandStaircase, Staircase
 from mirage.targets.sums import Hermite, Polynomial
+from mirage.targets.trees import Tree
 
 __all__ = [
     "Committee",
@@ -30,4 +31,5 @@ __all__ = [
     "SingleIndex",
     "Staircase",
     "Target",
+    "Tree",
 ]

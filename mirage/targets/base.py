@@ -23,6 +23,8 @@ class Target(Option, abc.ABC):
     """
 
     group: ClassVar[str] = "target"
+    # Whether it has numbers of its own, drawn for each seed.
+    draws: ClassVar[bool] = False
     noise: float = eqx.field(static=True, default=0.0, kw_only=True)
 
     def __check_init__(self):
@@ -36,6 +38,18 @@ class Target(Option, abc.ABC):
     @abc.abstractmethod
     def __call__(self, h: Float[Array, "*batch r"]) -> Float[Array, "*batch"]:
         """g(h) = E[y | h]."""
+
+    def at(self, d: int) -> "Target":
+        """The target in d dimensions, on which its rank may depend; ValueError where none fits."""
+        return self
+
+    def drawn(self, key: Key[Array, ""]) -> "Target":
+        """The target with the numbers that it draws for each seed; none by default."""
+        return self
+
+    def features(self, h: Float[Array, "*batch r"]) -> Float[Array, "*batch q"]:
+        """The non-linear features of h through which alone g sees it; h itself by default."""
+        return h
 
     def draw(self, key: Key[Array, ""], h: Float[Array, "*batch r"]) -> Float[Array, "*batch"]:
         """A label for each h: g(h) + √Δ ξ."""
