@@ -78,7 +78,7 @@ def principal_cosines(
     return np.where(finite[..., None], np.minimum(cosines, 1.0), np.nan)
 
 
-def feature_overlap(
+def direction_overlap(
     overlap: Float[np.ndarray, "*batch m r"],
     gram: Float[np.ndarray, "*batch m m"],
     *,
@@ -98,7 +98,7 @@ def matrix_mse(
     *,
     tolerance: float = 1e-4,
 ) -> Float[np.ndarray, "*batch"]:
-    """‖P − UᵀU‖²_F/r, P as for `feature_overlap`: 1 where nothing is found, 0 where all is."""
+    """‖P − UᵀU‖²_F/r, P as for `direction_overlap`: 1 where nothing is found, 0 where all is."""
     inside, rank, finite = _spanned(overlap, gram, tolerance)
     r = overlap.shape[-1]
     error = (rank + r - 2 * (inside**2).sum(axis=(-2, -1))) / r
@@ -106,11 +106,11 @@ def matrix_mse(
 
 
 def weighted_mse(
-    amplitudes: Float[np.ndarray, " r"], feature_overlaps: Float[np.ndarray, "*batch r"]
+    amplitudes: Float[np.ndarray, " r"], direction_overlaps: Float[np.ndarray, "*batch r"]
 ) -> Float[np.ndarray, "*batch"]:
     """Σ_k a_k² (1 − ‖P u_k‖²)/Σ_k a_k²: MSE_γ of arXiv 2602.05846, definition 2.7."""
     square = amplitudes**2
-    return np.asarray(((1 - feature_overlaps) * square).sum(axis=-1) / square.sum())
+    return np.asarray(((1 - direction_overlaps) * square).sum(axis=-1) / square.sum())
 
 
 def _spanned(overlap, gram, tolerance) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -69,6 +69,8 @@ def test_every_option_can_be_chosen(group, name, tmp_path):
     chosen = [f"{group}={name}"]
     if group in OPTIONAL_GROUPS:
         chosen = [f"+{group}={name}"]
+    if name in ("scaling_laws", "spectrum"):  # of features of given strengths
+        chosen.append("target=hierarchical")
     if group == "tune":
         chosen.append("tune.settings={loss:{delta:[1,2]}}")
     if "path" in OPTION_GROUPS[group].options()[name].settings():

@@ -204,7 +204,7 @@ def test_the_full_spectrum_is_that_of_lanczos_and_streams():
     lanczos = simulate(Experiment(**common, algorithm=lanczos, design=Dense()))
     np.testing.assert_allclose(lanczos.ritz_value.squeeze().values, values, atol=5e-6)
     np.testing.assert_array_equal(dense.features_found, lanczos.features_found)
-    np.testing.assert_allclose(dense.feature_overlap, lanczos.feature_overlap, atol=2e-3)
+    np.testing.assert_allclose(dense.direction_overlap, lanczos.direction_overlap, atol=2e-3)
 
 
 @pytest.mark.slow
@@ -247,7 +247,7 @@ def test_simulation_is_on_the_predicted_curve(target):
     checked = 0
     for i, alpha in enumerate(alphas):
         far = thresholds < alpha / 3
-        seen = results.feature_overlap.isel(d=0, alpha=i).values[:, far]
+        seen = results.direction_overlap.isel(d=0, alpha=i).values[:, far]
         error = seen.std(axis=0, ddof=1) / np.sqrt(seeds)
         assert (np.abs(seen.mean(axis=0) - overlap[i, far]) < 4 * error + 2 / d / alpha).all()
         checked += far.sum()
@@ -268,7 +268,7 @@ def test_features_are_found_in_their_order_and_counted():
     predicted = (feature_thresholds(law_of(Hierarchical())) < np.array(alphas)[:, None]).sum(axis=1)
     assert (np.abs(np.median(found, axis=1) - predicted) <= 1).all()
     assert (found[0] == 0).all()
-    overlap = results.feature_overlap.squeeze("d").sel(alpha=[30, 300]).mean("seed").values
+    overlap = results.direction_overlap.squeeze("d").sel(alpha=[30, 300]).mean("seed").values
     assert (np.diff(overlap, axis=1) < 0.02).all()
 
 

@@ -62,7 +62,7 @@ def law_of_features(setup: Setup) -> FeatureLaw:
 class ScalingLaws(Additive):
     """Learning curves of the spectral estimator of every loss, feature by feature.
 
-    Variables (alpha_theory): `feature_overlap_predicted` (direction), `weighted_mse_predicted`,
+    Variables (alpha_theory): `direction_overlap_predicted` (direction), `weighted_mse_predicted`,
     its `local_slope`, `excess_risk_predicted` of the best readout on what was found; and
     (direction) `feature_threshold` of the estimator and `optimal_threshold`, that of the posterior
     with all stronger features given, and the `rate` −1 + 1/(2γ) for m⋆ → ∞.
@@ -87,7 +87,7 @@ class ScalingLaws(Additive):
         error = weighted_error(amplitudes, overlap)
         on_alpha, on_both = ("alpha_theory",), ("alpha_theory", "direction")
         named = {
-            "feature_overlap_predicted": (on_both, overlap, "|P u|^2 of every feature"),
+            "direction_overlap_predicted": (on_both, overlap, "|P u|^2 of every feature"),
             "weighted_mse_predicted": (on_alpha, error, "weighted MSE"),
             "local_slope": (on_alpha, local_slope(ALPHAS, error), "d log weighted MSE/d log n/d"),
             "excess_risk_predicted": (

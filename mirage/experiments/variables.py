@@ -13,8 +13,8 @@ from mirage.experiments.experiment import Setup
 from mirage.measures import (
     bayes_error,
     cos_best,
+    direction_overlap,
     escape,
-    feature_overlap,
     matrix_mse,
     population_error,
     principal_cosines,
@@ -41,7 +41,7 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "rank_found": ((), "singular values of W U^T above 0.1", "1"),
     "features_found": ((), "eigenvalues beyond the edge of the bulk, as the labels tell it", "1"),
-    "feature_overlap": (("direction",), "|P u|^2, P the projection on the rows of W", "1"),
+    "direction_overlap": (("direction",), "|P u|^2, P the projection on the rows of W", "1"),
     "matrix_mse": ((), "|P - U^T U|^2/r, P the projection on the rows of W", "1"),
     "weighted_mse": ((), "sum of a^2 (1 - |P u|^2) over that of a^2, a the strengths", "1"),
     "generalisation_error": ((), "error E(f - g)^2 of the posterior mean f(x)", "label^2"),
@@ -211,9 +211,9 @@ def _errors(setup, trajectory, overlap) -> np.ndarray:
 
 def _features(setup, overlap, gram) -> dict[str, np.ndarray]:
     """What is recorded of a target whose features have strengths."""
-    own = feature_overlap(overlap, gram)
+    own = direction_overlap(overlap, gram)
     return {
-        "feature_overlap": own,
+        "direction_overlap": own,
         "matrix_mse": matrix_mse(overlap, gram),
         "weighted_mse": weighted_mse(setup.target.amplitudes(), own),
     }
