@@ -111,7 +111,7 @@ def _error(target, alpha):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("gamma", "counts"), [(1.3, (10, 40, 160, 400)), (2.0, (5, 20, 60))])
+@pytest.mark.parametrize(("gamma", "counts"), [(1.3, (10, 40, 160)), (2.0, (5, 20, 60))])
 def test_the_slope_tends_to_the_law_as_features_get_many(gamma, counts):
     """The steepest part first: with more features the slope in a decade far out rises towards
     −1 + 1/(2γ), and it never gets flatter than that.
@@ -237,8 +237,8 @@ def test_simulation_is_on_the_predicted_curve(target):
     """Overlaps of features well beyond their threshold and MSE_γ, within 4 standard errors; the
     noise of an eigenvector lies in d − m⋆ dimensions, so that n/d counts as n/(d − m⋆).
     """
-    d, seeds, alphas = 400, 24, [10.0, 60.0, 400.0]
-    algorithm = Spectral(steps=50, components=target.rank, end="upper")
+    d, seeds, alphas = 250, 16, [10.0, 60.0, 400.0]
+    algorithm = Spectral(steps=40, components=target.rank, end="upper")
     model = {"target": target, "loss": Preprocessed(), "algorithm": algorithm}
     results = simulate(Experiment(**model, d=d, alpha=alphas, seeds=seeds, runtime=QUIET))
     law = law_of(target)
@@ -324,7 +324,6 @@ SMALL = {
     "hierarchical_spectrum": ("d=60", "alpha=[2,40]", "target.features=3"),
     "feature_selection": ("d=60", "alpha=[2,40]", "target.features=3", "seeds=2"),
     "readout_risk": ("d=60", "alpha=[2,40]", "seeds=2", "network.width=40", "target.features=3"),
-    "gd_to_spectral": ("d=60", "seeds=2"),
 }  # fmt: skip
 
 
@@ -342,8 +341,10 @@ def test_the_experiment_runs_and_draws_its_figure(name):
 @pytest.mark.slow
 def test_small_steps_of_gd_tend_to_the_spectral_estimator():
     """The smallest step size ends within 0.01 of it, and no further off than the largest."""
-    results = simulate(mirage.compose("+experiment=gd_to_spectral", "runtime.progress=false"))
+    overrides = ("+experiment=gd_to_spectral", "d=200", "seeds=5", "runtime.progress=false")
+    results = simulate(mirage.compose(*overrides))
     cosine = results.cos_best.squeeze().median("seed").values
     away = np.abs(cosine[:3] - cosine[3])
     assert away[2] < 0.01
     assert away[2] <= away[0]
+    plt.close(figures.draw(results, "gd_to_spectral"))
