@@ -114,9 +114,11 @@ def test_the_trajectory_starts_at_the_start_and_ends_at_the_end(algorithm):
     result = trained(algorithm, problem, memory)
     trajectory = result["trajectory"]
     neurons = 2 if hasattr(algorithm, "channel") else 4
+    neurons = {"two_stage": 10, "full_spectrum": 20}.get(algorithm.name(), neurons)
     assert trajectory["overlap"].shape == (algorithm.steps + 1, neurons, 2)
     assert np.array_equal(trajectory["overlap"][-1], result["overlap"])
-    start = {"spectral": 1.0, "linearised_amp": 1.0, "amp": trajectory["norm"][0, 0]}
+    start = dict.fromkeys(("spectral", "two_stage", "linearised_amp"), 1.0)
+    start |= {"full_spectrum": 0.0, "amp": trajectory["norm"][0, 0]}
     np.testing.assert_allclose(trajectory["norm"][0], start.get(algorithm.name(), 1e-3), rtol=1e-5)
     weights = np.asarray(result["weights"])
     np.testing.assert_allclose(result["overlap"], weights[:, :2], rtol=1e-6)
