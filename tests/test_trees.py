@@ -18,8 +18,8 @@ import mirage
 from mirage import Experiment, figures, simulate
 from mirage.activations import Activation, Relu, Tanh
 from mirage.algorithms import KernelRidge, LayerwiseGd, OrderParameterChain, ThreeLayer
+from mirage.algorithms.feature_overlaps import feature_overlap, linear_overlaps
 from mirage.algorithms.fresh import TEST_ROWS, projections
-from mirage.algorithms.three_layer import feature_overlap, linear_overlaps
 from mirage.config import ConfigError
 from mirage.designs import Deferred, Dense
 from mirage.experiments.cell import STREAMS, stream
