@@ -22,6 +22,7 @@ from mirage.designs import Deferred, Dense, Rows, Streamed
 from mirage.experiments.hierarchy_predictions import ScalingLaws
 from mirage.gaussian import line_rule
 from mirage.losses import Preprocessed
+from mirage.measures import weighted_mse
 from mirage.network import TwoLayer
 from mirage.runtime import Default
 from mirage.targets import Committee, Hermite, Hierarchical, Parity, SingleIndex, Staircase
@@ -32,7 +33,6 @@ from mirage.theory.scaling_laws import (
     optimal_thresholds,
     rate,
     readout_risk,
-    weighted_error,
 )
 
 QUIET = Default(progress=False)
@@ -99,7 +99,7 @@ def test_the_published_curve():
     target, law = Hierarchical(), law_of(Hierarchical())
     alpha = np.array([2, 13.7, 93.3, 336, 638])
     overlap = feature_overlaps(law, alpha)
-    error = weighted_error(target.amplitudes(), overlap)
+    error = weighted_mse(target.amplitudes(), overlap)
     np.testing.assert_allclose(error[[1, 2, 4]], [0.239, 0.0498, 0.0075], rtol=0.011)
     assert (overlap > 0).sum(axis=1).tolist() == [1, 3, 7, 10, 10]
     slope = np.polyfit(np.log(ALPHAS[:41]), np.log(_error(target, ALPHAS[:41])), 1)[0]
@@ -107,7 +107,7 @@ def test_the_published_curve():
 
 
 def _error(target, alpha):
-    return weighted_error(target.amplitudes(), feature_overlaps(law_of(target), alpha))
+    return weighted_mse(target.amplitudes(), feature_overlaps(law_of(target), alpha))
 
 
 @pytest.mark.slow
@@ -253,7 +253,7 @@ def test_simulation_is_on_the_predicted_curve(target):
         checked += far.sum()
         if far.all():
             mse = results.weighted_mse.isel(d=0, alpha=i).values
-            predicted = weighted_error(target.amplitudes(), overlap[i])
+            predicted = weighted_mse(target.amplitudes(), overlap[i])
             assert abs(mse.mean() - predicted) < 4 * mse.std(ddof=1) / np.sqrt(seeds)
     assert checked >= target.rank
 

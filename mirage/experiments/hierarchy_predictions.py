@@ -12,6 +12,7 @@ from mirage.channels.preprocessing import bounded_above, slope_of
 from mirage.experiments.experiment import Experiment, Setup
 from mirage.experiments.predictions import along
 from mirage.experiments.theory import Theory
+from mirage.measures import weighted_mse
 from mirage.targets import Target
 from mirage.theory.scaling_laws import (
     feature_overlaps,
@@ -20,13 +21,14 @@ from mirage.theory.scaling_laws import (
     optimal_thresholds,
     rate,
     readout_risk,
-    weighted_error,
 )
 from mirage.theory.spectral import bulk_density, predict
 
 log = logging.getLogger(__name__)
 # n/d at which curves are computed, and points at which a density is.
 ALPHAS, POINTS = np.geomspace(0.3, 5000.0, 141), 400
+# Features whose optimal threshold is computed: each takes a transform of all behind it.
+OPTIMAL = 12
 
 
 class Additive(Theory, abc.ABC):
@@ -84,7 +86,7 @@ class ScalingLaws(Additive):
         assert amplitudes is not None
         law = law_of_features(setup)
         overlap = feature_overlaps(law, ALPHAS)
-        error = weighted_error(amplitudes, overlap)
+        error = weighted_mse(amplitudes, overlap)
         on_alpha, on_both = ("alpha_theory",), ("alpha_theory", "direction")
         named = {
             "direction_overlap_predicted": (on_both, overlap, "|P u|^2 of every feature"),
@@ -111,10 +113,6 @@ class ScalingLaws(Additive):
         padded = np.pad(found, (0, target.rank - len(found)), constant_values=np.nan)
         named["optimal_threshold"] = (("direction",), padded, named["optimal_threshold"][2])
         return _dataset(named, {"alpha_theory": ALPHAS, "direction": np.arange(target.rank)})
-
-
-# Features whose optimal threshold is computed: each takes a transform of all behind it.
-OPTIMAL = 12
 
 
 class Spectrum(Additive):

@@ -21,7 +21,7 @@ class Hierarchical(Target):
     Loureiro and Maillard, arXiv 2602.05846).
 
     `link` is g as an expression in h, or a list of one for each feature; `strengths` a list of a_k
-    in place of the powers. A_k is not normalised.
+    in place of the powers. The a_k are not normalised.
     """
 
     features: int = eqx.field(static=True, default=10)

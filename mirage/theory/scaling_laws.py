@@ -58,14 +58,6 @@ def _weak_recovery(labels: AdditiveLabels) -> float:
     return 1 / information if information > 0 else np.inf
 
 
-def weighted_error(
-    amplitudes: Float[np.ndarray, " r"], overlap: Float[np.ndarray, "*batch r"]
-) -> Float[np.ndarray, "*batch"]:
-    """MSE_γ = Σ_k a_k² (1 − ‖P u_k‖²)/Σ_k a_k²."""
-    square = amplitudes**2
-    return ((1 - overlap) * square).sum(axis=-1) / square.sum()
-
-
 def readout_risk(
     target: Target, overlap: Float[np.ndarray, "*batch r"], *, degree: int = 40
 ) -> Float[np.ndarray, "*batch"]:
