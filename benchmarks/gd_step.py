@@ -59,25 +59,25 @@ def bandwidth(_: int) -> Measure:
     return measure
 
 
-def training(rounds: int, **settings) -> Iterator:
-    """An experiment that trains all its seeds once for each `next`: a sample size a round.
-
-    The first, which draws X and compiles, is behind it.
-    """
+def training(**settings) -> Callable[[], object]:
+    """A function that trains all seeds of an experiment again; X is drawn and the rest compiled."""
     from mirage import Experiment
     from mirage.experiments.execute import Executor
     from mirage.runtime import Default
 
     runtime = Default(progress=False, memory="8 GB", compilation_cache="off")
     runtime.configure()
-    n = settings.pop("n")
-    sizes = [n - i for i in range(rounds + 1)]
-    blocks = Executor(Experiment(n=sizes, runtime=runtime, **settings)).blocks()
-    next(blocks)
-    return blocks
+    executor = Executor(Experiment(runtime=runtime, **settings))
+    ((batch, cells),) = executor.plan.batches
+
+    def train():
+        return list(executor.run(batch, cells))
+
+    train()
+    return train
 
 
-def mirage_step(rounds: int) -> Measure:
+def mirage_step(_: int) -> Measure:
     from mirage.algorithms import LayerwiseGd
     from mirage.designs import Dense
     from mirage.losses import Huber, Mse
@@ -85,7 +85,6 @@ def mirage_step(rounds: int) -> Measure:
     losses = {"one": {"huber": Huber()}, "two": {"mse": Mse(), "huber": Huber()}}
     runs = {
         (name, steps): training(
-            rounds,
             loss=loss,
             algorithm=LayerwiseGd(steps=steps, readout_steps=0),
             design=Dense(),
@@ -98,19 +97,18 @@ def mirage_step(rounds: int) -> Measure:
     }
 
     def measure():
-        seconds = {key: timed(lambda run=run: next(run)) for key, run in runs.items()}
+        seconds = {key: timed(run) for key, run in runs.items()}
         return {k: (seconds[k, MANY] - seconds[k, FEW]) / (MANY - FEW) for k in losses}
 
     return measure
 
 
-def mirage_large(rounds: int) -> Measure:
+def mirage_large(_: int) -> Measure:
     from mirage.algorithms import LayerwiseGd
     from mirage.designs import Deferred
     from mirage.losses import Huber
 
     run = training(
-        rounds,
         loss=Huber(),
         algorithm=LayerwiseGd(steps=LARGE_STEPS, readout_steps=0),
         design=Deferred(),
@@ -118,7 +116,7 @@ def mirage_large(rounds: int) -> Measure:
         n=LARGE_ALPHA * LARGE_D,
         seeds=LARGE_SEEDS,
     )
-    return lambda: {"large": timed(lambda: next(run)) / LARGE_SEEDS}
+    return lambda: {"large": timed(run) / LARGE_SEEDS}
 
 
 def numpy_step(_: int) -> Measure:

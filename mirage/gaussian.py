@@ -101,6 +101,24 @@ def scattered(
     return ndtri(np.clip(uniform, 1e-16, 1 - 1e-16)), np.full(count, 1.0 / count)
 
 
+def exact_weights(
+    points: Float[np.ndarray, "count rank"], weights: Float[np.ndarray, " count"], *, degree: int
+) -> Float[np.ndarray, " count"]:
+    """The weights, changed as little as can be, so that polynomials up to a degree are exact.
+
+    Of total degree up to `degree`, or as many as a quarter of the points allows. Heavy tails, such
+    as those of He4², then cost a scattered rule nothing.
+    """
+    count, rank = points.shape
+    while math.comb(degree + rank, rank) > max(1, count // 4):
+        degree -= 1
+    basis = np.stack([f for k in range(degree + 1) for f in hermite_functions(points, k)])
+    # The constant comes first, and is the only one with a mean.
+    mean = np.zeros(len(basis))
+    mean[0] = 1.0
+    return weights * (np.linalg.solve((weights * basis) @ basis.T, mean) @ basis)
+
+
 class Estimate(NamedTuple):
     """A number, or an array of them, and one standard error of each."""
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from mirage.expressions import Expression
 from mirage.options import Option
+from mirage.precision import double_precision
 
 
 class Loss(Option, abc.ABC):
@@ -57,7 +58,7 @@ def slopes(
     """
     size = 2 ** max(10, math.ceil(math.log2(max(t.size, 1))))
     flat = [np.resize(np.asarray(v, np.float64).ravel(), size) for v in (t, y)]
-    with jax.enable_x64(True):
+    with double_precision():
         traced = jax.tree.map(lambda v: jnp.asarray(v) if isinstance(v, float) else v, loss)
         found = np.asarray(_slopes(traced, *map(jnp.asarray, flat)))
     return found[: t.size].reshape(t.shape)

@@ -14,7 +14,8 @@ from jaxtyping import Float
 
 from mirage.activations import Activation
 from mirage.channels.channel import Channel
-from mirage.gaussian import line_rule, rule, scattered
+from mirage.gaussian import exact_weights, line_rule, rule, scattered
+from mirage.precision import double_precision
 from mirage.targets import Part, Target
 
 # The measures that are one number a cell.
@@ -146,7 +147,7 @@ def population_error(
     not conditioned on; g enters term by term, each over its own few directions. NaN where a
     cell is not finite.
     """
-    with jax.enable_x64(True):
+    with double_precision():
         a, b, m, q = (
             jnp.asarray(np.asarray(field, np.float64)) for field in (readout, biases, overlap, gram)
         )
@@ -177,7 +178,7 @@ def target_integrals(target: Target) -> TargetIntegrals:
 
 @functools.lru_cache(maxsize=32)
 def _integrals(target: Target) -> TargetIntegrals:
-    with jax.enable_x64(True):
+    with double_precision():
         parts = []
         for part, active in target.parts():
             points, weights = rule(len(active))
@@ -218,7 +219,7 @@ def _overlap_with_part(activation, active, points, g, *cells):
 
 
 # Points of ω over which the error of a posterior mean is averaged, above rank 1.
-BELIEFS = 2**10
+BELIEFS = 2**12
 
 
 def bayes_error(
@@ -241,7 +242,8 @@ def bayes_error(
         points = points[:, None]
     else:
         points, weights = scattered(r, BELIEFS, seed=0)
-    with jax.enable_x64(True):
+        weights = exact_weights(points, weights, degree=8)
+    with double_precision():
         cells = [jnp.asarray(np.asarray(a, np.float64)) for a in (overlap, gram, covariance)]
         means = _beliefs(channel, jnp.asarray(points.T), jnp.asarray(weights), *cells)
     return np.asarray(means) + target_integrals(target).square
@@ -265,13 +267,13 @@ def _beliefs(channel, points, weights, *cells):
 
 def target_mean(target: Target) -> float:
     """E g(h), term by term."""
-    with jax.enable_x64(True):
+    with double_precision():
         return sum(_mean(part, len(active)) for part, active in target.parts())
 
 
 def target_square(target: Target) -> float:
     """E g(h)², term by term where the terms share no direction."""
-    with jax.enable_x64(True):
+    with double_precision():
         parts = target.parts()
         total = 0.0
         for i, first in enumerate(parts):

@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 
 
 class Runtime(Option, abc.ABC):
-    """`memory` bounds what a chunk of seeds may hold; the rest is about speed.
+    """`memory` bounds what a chunk of seeds may hold (null: 2 GB on a CPU, 20 GB elsewhere).
+
+    The rest is about speed.
 
     `devices` limits how many devices of a process share the seeds (null: all; on a CPU one a
     core).
@@ -34,7 +36,7 @@ class Runtime(Option, abc.ABC):
 
     group: ClassVar[str] = "runtime"
 
-    memory: str = eqx.field(static=True, default="2 GB")
+    memory: str | None = eqx.field(static=True, default=None)
     devices: int | None = eqx.field(static=True, default=None)
     seeds_at_once: int | None = eqx.field(static=True, default=None)
     compilation_cache: str | None = eqx.field(static=True, default=None)
@@ -43,15 +45,24 @@ class Runtime(Option, abc.ABC):
     distributed: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
-        _ = self.memory_bytes
+        if self.memory is not None:
+            _ = self.memory_bytes
         for key in ("devices", "seeds_at_once"):
             value = getattr(self, key)
             self.check(key, value is None or value >= 1, "expected a whole number ≥ 1 or null")
 
     @property
+    def budget(self) -> str:
+        """`memory`, or what the kind of device makes of none, which has to be asked for."""
+        if self.memory is None:
+            self.configure()
+            return "2 GB" if jax.default_backend() == "cpu" else "20 GB"
+        return str(self.memory)
+
+    @property
     def memory_bytes(self) -> int:
-        """`memory` in bytes; ValueError unless it reads like `500 MB` or `2.5 GB`."""
-        match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]?B)\s*", str(self.memory), re.IGNORECASE)
+        """`budget` in bytes; ValueError unless it reads like `500 MB` or `2.5 GB`."""
+        match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]?B)\s*", self.budget, re.IGNORECASE)
         try:
             number = float(match[1]) * UNITS[match[2].upper()] if match else 0
         except ValueError:
@@ -76,6 +87,8 @@ class Runtime(Option, abc.ABC):
                     "expected Slurm, MPI, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
                     "JAX_PROCESS_ID in the environment"
                 ) from error
+        # Accelerators round the factors of a float32 product to ten bits unless told not to.
+        jax.config.update("jax_default_matmul_precision", "highest")
         cores = self.devices or len(os.sched_getaffinity(0))
         try:
             jax.config.update("jax_num_cpu_devices", cores)
@@ -116,7 +129,23 @@ class Runtime(Option, abc.ABC):
 
 
 class Default(Runtime):
-    """All devices of the process, two gigabytes of samples at a time."""
+    """All devices of the process."""
+
+
+class GpuNode(Runtime):
+    """A process with accelerators of its own: room for the samples of many seeds at once."""
+
+    memory: str | None = eqx.field(static=True, default="40 GB")
+
+
+def compiler_options() -> dict[str, str | bool]:
+    """How XLA compiles: on a GPU without trying out kernels.
+
+    Which is most of the time it takes, and picks one by its speed on the day: other bits.
+    """
+    if jax.default_backend() != "gpu":
+        return {}
+    return {"xla_gpu_autotune_level": "0", "xla_gpu_enable_triton_gemm": False}
 
 
 def release_memory() -> None:

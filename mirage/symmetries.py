@@ -8,11 +8,11 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mirage.precision import double_precision
 from mirage.targets import Target, evaluation
 
 # Signed permutations are all tried up to this rank (2^r r! of them).
@@ -172,7 +172,7 @@ def _unchanged(target, h, moved) -> bool:
 
 
 def _log_likelihood(target, y, h) -> np.ndarray:
-    with jax.enable_x64(True):
+    with double_precision():
         return np.asarray(target.log_likelihood(jnp.asarray(y), jnp.asarray(h)))
 
 

@@ -9,11 +9,11 @@ from tables import ALGORITHMS, LOSSES, SLOW_BUT_DENSE, label, samples, target_fo
 from test_designs import flat, matrix
 
 from mirage.activations import Activation, Cos, Erf, Quadratic, Relu, Tanh
-from mirage.algorithms import LayerwiseGd, PowerIteration, Problem, draw_problem, train
+from mirage.algorithms import LayerwiseGd, OnlineSgd, PowerIteration, Problem, draw_problem, train
 from mirage.algorithms.fresh import fresh_features
 from mirage.algorithms.layerwise_gd import OPTIMIZERS
 from mirage.algorithms.readout import readout_gd, ridge_solution
-from mirage.designs import Dense, Rows
+from mirage.designs import Deferred, Dense, Rows, Streamed
 from mirage.designs.dense import DenseMatrix
 from mirage.losses import Huber, Mse
 from mirage.network import TwoLayer
@@ -222,3 +222,41 @@ def test_unit_rows_are_what_stage_2_sees():
         norms = np.sqrt(np.diag(result["readout_gram"]))
         expected = np.ones(4) if unit else result["trajectory"]["norm"][-1]
         np.testing.assert_allclose(norms, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("design", "algorithm"),
+    [
+        (Dense(), LayerwiseGd(steps=3)),
+        (Streamed(), LayerwiseGd(steps=3)),
+        (Deferred(), LayerwiseGd(steps=3)),
+        (Streamed(block=32), OnlineSgd(saves=2)),
+        (Deferred(block=32), OnlineSgd(saves=2)),
+    ],
+    ids=label,
+)
+def test_the_same_numbers_in_the_large_blocks_of_an_accelerator(monkeypatch, design, algorithm):
+    """Random numbers belong to grains of rows, not to blocks: what differs is rounding."""
+
+    def run(backend):
+        monkeypatch.setattr("jax.default_backend", lambda: backend)
+        monkeypatch.setattr("mirage.designs.rows.FILLING", 2**17)
+        problem, memory = problem_of(
+            design,
+            n=6000,
+            d=70,
+            right=16,
+            left=4 if algorithm.one_pass else 16,
+            target=Hermite(noise=0.3),
+            one_pass=algorithm.one_pass,
+        )
+        return problem.matrix.rows, eqx.filter_jit(train)(
+            jax.random.key(0), algorithm, problem, memory, sample_error=True
+        )
+
+    small, cpu = run("cpu")
+    large, gpu = run("gpu")
+    assert (small.size, large.size % small.size) == (small.grain, 0)
+    assert large.size > small.size
+    for name in ("weights", "test_error"):
+        np.testing.assert_allclose(gpu[name], cpu[name], rtol=2e-3, atol=2e-5)

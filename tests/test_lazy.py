@@ -17,7 +17,7 @@ from mirage import Experiment, figures, simulate
 from mirage.activations import Erf, Relu, Tanh
 from mirage.algorithms import KernelRidge, RandomFeatures
 from mirage.algorithms.fresh import TEST_ROWS, projections
-from mirage.designs import Deferred, Dense
+from mirage.designs import Deferred, Dense, Rows
 from mirage.kernels import FeatureKernel
 from mirage.losses import Mse
 from mirage.network import TwoLayer
@@ -117,7 +117,8 @@ def solved():
 def test_kernel_ridge_predicts_what_the_explicit_solution_does(solved):
     problem, result, predict, d = solved
     key = jax.random.split(jax.random.key(0), 3)[0]
-    project = projections(key, problem, jnp.eye(d), 2048, "test")
+    rows = Rows.of(TEST_ROWS, capacity=TEST_ROWS, size=2048)
+    project = projections(key, problem, jnp.eye(d), rows, "test")
     both = np.concatenate([project(block) for block in range(TEST_ROWS // 2048)], axis=1)
     with jax.enable_x64(True):
         f, g = predict(both[1:].astype(np.float64)), CUBIC(jnp.asarray(both[:1].T, float))

@@ -12,11 +12,26 @@ from scipy.stats import norm, ortho_group
 from tables import ACTIVATIONS, TARGETS, label
 
 from mirage.activations import Cos, Erf, Quadratic, Relu, Tanh
-from mirage.gaussian import line_rule, rule
-from mirage.measures import cos_best, population_error, principal_cosines, target_square
+from mirage.channels.registry import channel_of
+from mirage.gaussian import (
+    exact_weights,
+    gauss_hermite,
+    hermite_functions,
+    line_rule,
+    rule,
+    scattered,
+)
+from mirage.measures import (
+    bayes_error,
+    cos_best,
+    population_error,
+    principal_cosines,
+    target_square,
+)
 from mirage.targets import (
     Committee,
     Expression,
+    GrandStaircase,
     Hermite,
     NoisySign,
     Parity,
@@ -353,3 +368,25 @@ def test_the_rule_without_a_direction_is_one_point():
     points, weights = rule(0)
     assert points.shape == (1, 0)
     assert weights.tolist() == [1]
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_exact_weights_integrate_polynomials_and_leave_the_rest_alone(rank):
+    points, weights = scattered(rank, 2**12, seed=1)
+    changed = exact_weights(points, weights, degree=8)
+    means = [changed @ f for k in range(9) for f in hermite_functions(points, k)]
+    np.testing.assert_allclose(means, [1.0, *[0.0] * (len(means) - 1)], atol=1e-12)
+    smooth = lambda h: np.exp(0.3 * h.sum(axis=1))  # noqa: E731
+    nodes, exact = gauss_hermite(rank, 20)
+    assert changed @ smooth(points) == pytest.approx(exact @ smooth(nodes), rel=1e-6)
+    few = exact_weights(points[:64], np.full(64, 1 / 64), degree=8)  # no more than a quarter
+    assert few @ points[:64, 0] ** 2 == pytest.approx(1)
+
+
+def test_the_error_of_a_belief_in_a_target_with_heavy_tails():
+    """He4(h1) + sign(h1h2h3): with |M11|² = q and no idea of the others, 24(1 - q⁴) + 1 is left."""
+    target, overlaps = GrandStaircase(), np.array([0.0, 0.5, 0.9, 1 - 1e-6])
+    q = np.stack([np.diag([one, 1e-6, 1e-6]) for one in overlaps])
+    belief = {"overlap": q, "gram": q, "covariance": np.eye(3) - q}
+    error = bayes_error(channel_of(target), target, **belief)
+    np.testing.assert_allclose(error, 24 * (1 - overlaps**4) + 1, rtol=2e-4)

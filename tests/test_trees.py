@@ -21,7 +21,7 @@ from mirage.algorithms import KernelRidge, LayerwiseGd, OrderParameterChain, Thr
 from mirage.algorithms.feature_overlaps import feature_overlap, linear_overlaps
 from mirage.algorithms.fresh import TEST_ROWS, projections
 from mirage.config import ConfigError
-from mirage.designs import Deferred, Dense
+from mirage.designs import Deferred, Dense, Rows
 from mirage.experiments.cell import STREAMS, stream
 from mirage.experiments.predictions import Spectral
 from mirage.losses import Huber, Mse
@@ -212,7 +212,8 @@ def test_the_error_and_the_overlap_are_those_of_the_network_on_fresh_samples():
     algorithm = ThreeLayer(scenario="I", second_width=16, every_step=False)
     state = eqx.filter_jit(algorithm.init)(jax.random.key(2), problem, memory)
     key = jax.random.split(state.key, 3)[2]
-    project = projections(key, problem, state.weights, 2048, "test")
+    rows = Rows.of(TEST_ROWS, capacity=TEST_ROWS, size=2048)
+    project = projections(key, problem, state.weights, rows, "test")
     both = np.concatenate([project(block) for block in range(TEST_ROWS // 2048)], axis=1)
     rank = branches * 3
     h, z = both[:rank].T.astype(np.float64), both[rank:].astype(np.float64)

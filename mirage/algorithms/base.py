@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mirage.activations import Activation
-from mirage.designs import BlockOfRows, Matrix, Memory, Window
+from mirage.designs import BlockOfRows, Matrix, Memory, Rows, Window
 from mirage.inputs import Inputs
 from mirage.losses import Loss
 from mirage.network import TwoLayer
@@ -174,6 +174,17 @@ def order_parameters(weights: Array, directions: Array) -> dict[str, Array]:
     return {"overlap": weights @ directions.T, "gram": weights @ weights.T}
 
 
+def draw_labels(
+    key: Key[Array, ""], target: Target, rows: Rows, block: Any, h: Float[Array, "r size"]
+) -> Float[Array, " size"]:
+    """The labels of a block of rows, given h."""
+
+    def draw(grain, h):
+        return target.draw(jax.random.fold_in(key, grain), h)
+
+    return rows.drawn(draw, block, h.T)
+
+
 def draw_problem(
     key: Key[Array, ""],
     matrix: Matrix,
@@ -193,7 +204,7 @@ def draw_problem(
     h, memory = matrix.forward(directions, matrix.memory())
 
     def label(block, h_block):
-        return target.draw(jax.random.fold_in(key, block), h_block.T)
+        return draw_labels(key, target, matrix.rows, block, h_block)
 
     labels = matrix.rows.map(label, h)
     return Problem(matrix, labels, directions, target=target, **model), memory

@@ -8,21 +8,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mirage import lapack
-from mirage.algorithms.base import Problem, Trained
-from mirage.designs import Rows
+from mirage.algorithms.base import Problem, Trained, draw_labels
+from mirage.designs import Rows, grains
 from mirage.designs.base import RowFunction
 from mirage.network import output
 from mirage.small_matrices import any_root
 
 BLOCK = 2048
+# Numbers a row that blocks are made for where kernels are slow to start.
+NUMBERS = 256
 # Rows for an error that is not integrated: its standard error is near one per cent.
 TEST_ROWS = 2**14
 
 
 def projections(
-    key: Key[Array, ""], problem: Problem, weights: Float[Array, "m d"], size: int, part: str
+    key: Key[Array, ""], problem: Problem, weights: Float[Array, "m d"], rows: Rows, part: str
 ) -> Callable[[Any], Float[Array, "both size"]]:
-    """A function of a block: U x and W x, one above the other, for `size` rows x of one part.
+    """A function of a block: U x and W x, one above the other, for the rows x of one part.
 
     For x ~ N(0, I_d) no x is drawn: (U x, W x) is Gaussian with covariance [U; W][U; W]ᵀ = RᵀR,
     R from the QR decomposition of [U; W]ᵀ, which also holds for neurons that coincide; with more
@@ -32,15 +34,16 @@ def projections(
     d = stacked.shape[1]
     if not problem.inputs.standard_gaussian:
         source = problem.inputs.source(problem.inputs_key, part)
-        return lambda block: stacked @ problem.inputs.block(source, block, size=size, d=d).T
+        draw = lambda grain: problem.inputs.block(source, grain, size=rows.grain, d=d)  # noqa: E731
+        return lambda block: stacked @ rows.drawn(draw, block, axis=0).T
     few = len(stacked) < d
     root: Array = lapack.triangular_factor(stacked.T).T if few else stacked  # (r + m, d at most)
 
-    def project(block):
-        key_block = jax.random.fold_in(key, block)
-        return root @ jax.random.normal(key_block, (root.shape[1], size), root.dtype)
+    def draw(grain):
+        own = jax.random.fold_in(key, grain)
+        return jax.random.normal(own, (root.shape[1], rows.grain), root.dtype)
 
-    return project
+    return lambda block: root @ rows.drawn(draw, block)
 
 
 def fresh_pull_back(
@@ -58,12 +61,15 @@ def fresh_pull_back(
     rows = problem.matrix.rows
     key_x, key_y, key_rest = jax.random.split(key, 3)
 
+    def draw(grain):
+        own = jax.random.fold_in(key_x, grain)
+        return jax.random.normal(own, (triangle.shape[0], rows.grain), weights.dtype)
+
     def visit(block, carry):
         inside, square, sums = carry
-        shape = (triangle.shape[0], rows.size)
-        p = jax.random.normal(jax.random.fold_in(key_x, block), shape, weights.dtype)
+        p = rows.drawn(draw, block)
         both = triangle.T @ p
-        y = problem.target.draw(jax.random.fold_in(key_y, block), both[:r].T)
+        y = draw_labels(key_y, problem.target, rows, block, both[:r])
         g, summed = function(both[r:], y)
         g = rows.keep(block, g)
         return inside + g @ p.T, square + g @ g.T, rows.add(block, sums, summed)
@@ -91,14 +97,14 @@ def fresh_features(
     """Features σ(w_j·x + b_j) and labels of as many fresh samples as there were before."""
     rows = _fresh_rows(problem)
     key_x, key_y = jax.random.split(key)
-    both = rows.map(projections(key_x, problem, weights, rows.size, "readout"))
+    both = rows.map(projections(key_x, problem, weights, rows, "readout"))
     r = len(problem.directions)
 
     def features(_, z_block):
         return problem.activation(z_block + biases[:, None])
 
     def label(block, h_block):
-        return problem.target.draw(jax.random.fold_in(key_y, block), h_block.T)
+        return draw_labels(key_y, problem.target, rows, block, h_block)
 
     return rows, rows.map(features, both[:, r:]), rows.map(label, both[:, :r])
 
@@ -117,12 +123,12 @@ def fresh_gram(
     """
     rows = _fresh_rows(problem, share)
     key_x, key_y = jax.random.split(key)
-    project = projections(key_x, problem, weights, rows.size, "readout")
+    project = projections(key_x, problem, weights, rows, "readout")
     r = len(problem.directions)
 
     def features(block):
         both = project(block)
-        y = problem.target.draw(jax.random.fold_in(key_y, block), both[:r].T)
+        y = draw_labels(key_y, problem.target, rows, block, both[:r])
         return function(both[r:], y)
 
     return rows.gram_of(features)
@@ -133,7 +139,12 @@ def _fresh_rows(problem: Problem, share: float = 1.0) -> Rows:
     count = old.count
     if share != 1:
         count = jnp.ceil(share * count.astype(jnp.float32)).astype(count.dtype)
-    return Rows.of(count, capacity=old.blocks * old.size, size=BLOCK, bound=old.bound)
+    return _rows(count, capacity=old.blocks * old.size, bound=old.bound)
+
+
+def _rows(count: Any, *, capacity: int, bound: Any = None) -> Rows:
+    some = grains(BLOCK, NUMBERS)
+    return Rows.of(count, capacity=capacity, size=BLOCK, grains=some, bound=bound)
 
 
 def fresh_moments(
@@ -143,8 +154,8 @@ def fresh_moments(
     function: Callable[..., Float[Array, "k size"]],
 ) -> Float[Array, "k k"]:
     """Σ_i φ_i φ_iᵀ over `TEST_ROWS` fresh rows, φ = function(W x, h), h = U x as (size, r)."""
-    rows = Rows.of(TEST_ROWS, capacity=TEST_ROWS, size=BLOCK)
-    project = projections(key, problem, weights, rows.size, "test")
+    rows = _rows(TEST_ROWS, capacity=TEST_ROWS)
+    project = projections(key, problem, weights, rows, "test")
     r = len(problem.directions)
 
     def features(block):
@@ -175,8 +186,8 @@ def mean_square_error(
     predict: Callable[[Float[Array, "m size"]], Float[Array, " size"]],
 ) -> Float[Array, ""]:
     """E(f − g)² of f(x) = predict(W x) as a mean over `TEST_ROWS` fresh rows."""
-    rows = Rows.of(TEST_ROWS, capacity=TEST_ROWS, size=BLOCK)
-    project = projections(key, problem, weights, rows.size, "test")
+    rows = _rows(TEST_ROWS, capacity=TEST_ROWS)
+    project = projections(key, problem, weights, rows, "test")
     r = len(problem.directions)
 
     def visit(block, total):

@@ -75,9 +75,11 @@ def train(
         lambda o: jnp.zeros((len(marks), *o.shape), o.dtype).at[0].set(o), observe(start)
     )
     zero = jnp.zeros((), jnp.int32)
-    _, state, taken, trajectory = jax.lax.while_loop(
-        unfinished, advance, (zero, start, zero, trajectory)
-    )
+    state, taken = start, zero
+    if len(marks) > 1:  # a step that is never taken may ask more of X than there is room for
+        _, state, taken, trajectory = jax.lax.while_loop(
+            unfinished, advance, (zero, start, zero, trajectory)
+        )
     reached = jnp.minimum(jnp.arange(len(marks)), taken)
     trajectory = jax.tree.map(lambda t: t[reached], trajectory)
     results = {

@@ -9,12 +9,12 @@ import functools
 import itertools
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
 from mirage.channels.preprocessing import Law, Preprocessing
+from mirage.precision import double_precision
 from mirage.targets import Target
 
 # Points on each direction, and where h ends: it leaves out a mass of 1e-11 a direction.
@@ -58,7 +58,7 @@ def additive_labels(target: Target, *, known: int = 0) -> AdditiveLabels:
     h = (np.arange(POINTS) + 0.5) * (2 * HALF_WIDTH / POINTS) - HALF_WIDTH
     weights = np.exp(-(h**2) / 2)
     weights /= weights.sum()
-    with jax.enable_x64(True):
+    with double_precision():
         parts = sorted(target.parts(), key=lambda part: part[1])[known:]
         values = [np.asarray(part(jnp.asarray(h[:, None])), np.float64) for part, _ in parts]
     r = len(values)

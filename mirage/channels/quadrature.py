@@ -20,6 +20,7 @@ from mirage.channels.averages import (
 from mirage.channels.channel import Channel, Information, Output
 from mirage.gaussian import scattered
 from mirage.options import require
+from mirage.precision import double_precision
 from mirage.small_matrices import cholesky, inverse_lower
 from mirage.targets import Kernel, Likelihood, Target, evaluation
 
@@ -222,7 +223,7 @@ def _sharpness(target: Target, likelihood: Likelihood) -> float:
     """E‖∂ log P(y|h)/∂h‖²."""
     h, w = _typical(target)
     y = evaluation.labels(target, h, seed=0)
-    with jax.enable_x64(True):
+    with double_precision():
         gradient = jax.vmap(jax.grad(likelihood.log_likelihood, argnums=1))
         square = (gradient(jnp.asarray(y), jnp.asarray(h)) ** 2).sum(axis=1)
         return float(w @ np.asarray(square))

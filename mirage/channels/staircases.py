@@ -23,6 +23,7 @@ from mirage.channels.line_level_set import LineLevelSet, line_level_set
 from mirage.channels.sign_triples import SIDE_NODES, both_sides, given_first
 from mirage.channels.signs import log_probability, sign_output
 from mirage.options import require
+from mirage.precision import double_precision
 from mirage.targets import Target, evaluation
 
 # Averages: nodes of h1 on each panel, of ω1 given h1, of ω2 and ω3, of the noise, of E[f|ω1].
@@ -276,7 +277,7 @@ def _panels(line: LineLevelSet, scale: float) -> tuple[tuple[float, float], ...]
     levels = np.array([v + k * scale for v in extremes for k in (-2.0, 0.0, 2.0)])
     cuts = {0.0, -REACH, REACH, *(x for b in branches for x in b[:2] if abs(x) < REACH)}
     if len(levels) and len(levels) * len(branches) < MOST_CUTS:
-        with jax.enable_x64(True):
+        with double_precision():
             _, (roots, log_weights) = line.roots(jnp.asarray(levels))
             found = np.asarray(roots)[np.isfinite(np.asarray(log_weights))]
             cuts |= {float(x) for x in found if abs(x) < REACH}

@@ -4,7 +4,7 @@ from mirage.designs.auto import Auto
 from mirage.designs.base import Design, DesignChoice, Matrix, Memory
 from mirage.designs.deferred import Deferred
 from mirage.designs.dense import Dense
-from mirage.designs.rows import Rows
+from mirage.designs.rows import Rows, grains
 from mirage.designs.streamed import Streamed
 from mirage.designs.windows import BlockOfRows, Window
 
@@ -20,4 +20,5 @@ __all__ = [
     "Rows",
     "Streamed",
     "Window",
+    "grains",
 ]

@@ -21,12 +21,12 @@ from jaxtyping import Array, Float, Int, Key
 from mirage import lapack
 from mirage.designs.base import Design, Matrix
 from mirage.designs.deferred_rows import deferred_rows
-from mirage.designs.rows import Rows, block_count
+from mirage.designs.rows import Rows, block_count, grains
 from mirage.options import require
 
 BLOCK = 4096
-# Columns are visited so many at a time: those in use cost time, the capacity does not.
-SLAB = 4
+# Numbers a row that blocks are made for where kernels are slow to start.
+NUMBERS = 16
 # A direction whose part outside the basis is below this share of its norm counts as inside.
 NEW = 1e-5
 # Shifted Cholesky QR (Fukaya et al. 2020), a round each. The shift keeps a nearly dependent block
@@ -34,6 +34,14 @@ NEW = 1e-5
 # reach down to `NEW`, and one round without it makes the vectors orthonormal to rounding. The
 # first must exceed the rounding of 1 − ‖what lies inside the basis‖², 1e-5 or so.
 SHIFTS = (1e-4, 1e-5, 0.0)
+
+
+def slab() -> int:
+    """Columns are visited so many at a time: those in use cost time, the capacity does not.
+
+    Many where kernels are slow to start.
+    """
+    return 4 if jax.default_backend() == "cpu" else 64
 
 
 class Side(eqx.Module):
@@ -49,7 +57,7 @@ class Side(eqx.Module):
     @classmethod
     def empty(cls, near: Rows, far: Rows, columns: int) -> "Side":
         """No queries yet, and room for some."""
-        columns = SLAB * -(-columns // SLAB)
+        columns = slab() * -(-columns // slab())
         return cls(
             queries=jnp.zeros((near.blocks, columns, near.size), jnp.float32),
             answers=jnp.zeros((far.blocks, columns, far.size), jnp.float32),
@@ -84,15 +92,17 @@ def combine(
 ) -> Float[Array, "k size"]:
     """coefficients · columns, of one block and the columns in use."""
 
+    size = slab()
+
     def visit(s, total):
-        first = s * SLAB
+        first = s * size
         c = jax.lax.dynamic_slice_in_dim(
-            coefficients, first, SLAB, axis=1, allow_negative_indices=False
+            coefficients, first, size, axis=1, allow_negative_indices=False
         )
-        return total + c @ read(columns, block, first, SLAB)
+        return total + c @ read(columns, block, first, size)
 
     start = jnp.zeros((coefficients.shape[0], columns.shape[2]), columns.dtype)
-    return jax.lax.fori_loop(0, (used + SLAB - 1) // SLAB, visit, start)
+    return jax.lax.fori_loop(0, (used + size - 1) // size, visit, start)
 
 
 def inner(
@@ -103,15 +113,17 @@ def inner(
 ) -> Float[Array, "k K"]:
     """v · columnsᵀ, over the rows of one block and the columns in use."""
 
+    size = slab()
+
     def visit(s, products):
-        first = s * SLAB
-        product = v @ read(columns, block, first, SLAB).T
+        first = s * size
+        product = v @ read(columns, block, first, size).T
         return jax.lax.dynamic_update_slice_in_dim(
             products, product, first, axis=1, allow_negative_indices=False
         )
 
     start = jnp.zeros((v.shape[0], columns.shape[1]), v.dtype)
-    return jax.lax.fori_loop(0, (used + SLAB - 1) // SLAB, visit, start)
+    return jax.lax.fori_loop(0, (used + size - 1) // size, visit, start)
 
 
 def extend(
@@ -176,6 +188,35 @@ def extend(
     return basis, coefficients, used + new.sum(dtype=used.dtype)
 
 
+def normal_columns(
+    key: Key[Array, ""],
+    rows: Rows,
+    block: Int[Array, ""],
+    first: Any,
+    new: Int[Array, ""],
+    like: Float[Array, " k near_size"],
+) -> Float[Array, "k size"]:
+    """Standard normals of a block for `new` of k columns, zeros for the others.
+
+    Those of column j by a key for `first` + j. All are drawn where kernels are slow to start.
+    """
+
+    def column(j):
+        own = jax.random.fold_in(key, first + j)
+
+        def draw(grain):
+            return jax.random.normal(jax.random.fold_in(own, grain), (rows.grain,), like.dtype)
+
+        return rows.drawn(draw, block)
+
+    k = len(like)
+    nothing = jnp.zeros((k, rows.size), like.dtype)
+    if jax.default_backend() == "cpu":
+        return jax.lax.fori_loop(0, new, lambda j, g: g.at[j].set(column(j)), nothing)
+    some = jnp.arange(k) < new
+    return jnp.where(some[:, None], jax.vmap(column)(jnp.arange(k)), nothing)
+
+
 def ask(
     v: Float[Array, "blocks k size"],
     asked: Side,
@@ -201,12 +242,7 @@ def ask(
     def draw(b, carry):
         answers, inside = carry
 
-        def column(j, g):
-            own = jax.random.fold_in(jax.random.fold_in(key, first + j), b)
-            return g.at[j].set(jax.random.normal(own, (far.size,), g.dtype))
-
-        g = jax.lax.fori_loop(0, used - first, column, jnp.zeros((k, far.size), v.dtype))
-        g = far.keep(b, g)
+        g = far.keep(b, normal_columns(key, far, b, first, used - first, jnp.zeros_like(v[0])))
         answers = write(answers, b, first, g)
         return answers, inside + inner(g, other.queries, b, other.used)
 
@@ -237,8 +273,10 @@ class DeferredMatrix(Matrix):
     def columns(self) -> Rows:
         """The other side of X: its d columns, in blocks too, as sums over many would round."""
         count = jnp.asarray(self.d, jnp.int32)
-        blocks = -(-self.d // BLOCK)
-        return Rows(count, count, blocks=blocks, size=-(-self.d // blocks))
+        grain_count = -(-self.d // BLOCK)
+        grain = -(-self.d // grain_count)
+        some = min(grains(BLOCK, NUMBERS), grain_count)
+        return Rows(count, count, blocks=-(-grain_count // some), size=some * grain, grain=grain)
 
     def memory(self):
         return (
@@ -269,11 +307,13 @@ class DeferredMatrix(Matrix):
         basis = jnp.swapaxes(right.queries, 0, 1).reshape(columns, -1)[:, : self.d]
         key = jax.random.fold_in(self.key, 2)
 
+        def draw(grain):
+            own = jax.random.fold_in(key, grain)
+            return jax.random.normal(own, (self.rows.grain, self.d), basis.dtype)
+
         def visit(b, total):
-            own = jax.random.fold_in(key, b)
             # The barriers keep XLA from drawing it again for every use.
-            g = jax.random.normal(own, (self.rows.size, self.d), basis.dtype)
-            g = jax.lax.optimization_barrier(g)
+            g = jax.lax.optimization_barrier(self.rows.drawn(draw, b, axis=0))
             x = g + (right.answers[b].T - g @ basis.T) @ basis
             x = jax.lax.optimization_barrier(x)
             w = self.rows.keep(b, weight(*(array[b] for array in data)))
@@ -284,7 +324,7 @@ class DeferredMatrix(Matrix):
         return self.rows.fold(visit, start)
 
     def window(self, window, v):
-        return deferred_rows(self.key, window, v, size=self.rows.size, moved=self.left)
+        return deferred_rows(self.key, window, v, size=self.rows.grain, moved=self.left)
 
 
 class Deferred(Design):
@@ -300,7 +340,8 @@ class Deferred(Design):
         return key
 
     def matrix(self, drawn, seed, n, inputs, *, n_max, d, right, left, bound=None):
-        rows = Rows.of(n, capacity=n_max, size=self.block, bound=bound)
+        some = grains(self.block, NUMBERS)
+        rows = Rows.of(n, capacity=n_max, size=self.block, grains=some, bound=bound)
         return DeferredMatrix(rows=rows, key=drawn[seed], d=d, right=right, left=left)
 
     def check_size(self, inputs, *, n_min, d, right, left):
@@ -323,9 +364,10 @@ class Deferred(Design):
         return 16
 
     def bytes_working(self, *, n_max: int, d: int, right: int, left: int) -> int:
-        padded = self.block * block_count(n_max, self.block)
+        size = self.block * grains(self.block, NUMBERS)
+        padded = size * block_count(n_max, size)
         # Both sides, and a quarter for a question on its way and its answer.
-        return 4 * (padded + d) * ((right + left) * 5 // 4 + 2 * SLAB)
+        return 4 * (padded + d) * ((right + left) * 5 // 4 + 2 * slab())
 
     def seconds(self, *, n, d, right, left, steps):
         columns = right + left

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mirage.designs.base import Design, Matrix
-from mirage.designs.rows import Rows, block_count
+from mirage.designs.rows import Rows, block_count, grains
 from mirage.designs.windows import DrawnRows
 
 # 512 rows of a few hundred columns are a megabyte: they stay in cache for the second product.
@@ -22,6 +22,10 @@ class DrawnMatrix(Matrix):
     def block(self, b: Any) -> Float[Array, "size d"]:
         """The b-th block of rows."""
 
+    @abc.abstractmethod
+    def grain(self, g: Any) -> Float[Array, "grain d"]:
+        """The g-th grain of rows."""
+
     def _forward(self, x, v):
         """V Xᵀ on a block. The barrier keeps XLA to x vᵀ, half the cost of v xᵀ on a CPU."""
         return jax.lax.optimization_barrier(x @ v.T).T
@@ -30,7 +34,7 @@ class DrawnMatrix(Matrix):
         return None
 
     def window(self, window, v):
-        return DrawnRows.of(self.block(window.block), v)
+        return DrawnRows.of(self.grain(window.block), v)
 
     def forward(self, v, memory):
         return self.rows.map(lambda b: self._forward(self.block(b), v)), memory
@@ -82,6 +86,11 @@ class DenseMatrix(DrawnMatrix):
     def block(self, b):
         return self.stored[self.seed, b]
 
+    def grain(self, g):
+        size = self.rows.grain
+        count = self.rows.size // size
+        return jax.lax.dynamic_slice_in_dim(self.block(g // count), g % count * size, size)
+
 
 class Dense(Design):
     """X drawn block by block and kept. Its rows for a smaller n are the first for a larger one."""
@@ -89,20 +98,23 @@ class Dense(Design):
     def draw(self, key, inputs, *, n_max, d):
         source = inputs.source(key, "train")
 
-        def block(index):
+        def grain(index):
             return inputs.block(source, index, size=BLOCK, d=d)
 
-        return jax.lax.map(block, jnp.arange(block_count(n_max, BLOCK)))
+        count = grains(BLOCK, d)
+        blocks = block_count(n_max, count * BLOCK)
+        return jax.lax.map(grain, jnp.arange(blocks * count)).reshape(blocks, count * BLOCK, d)
 
     def matrix(self, drawn, seed, n, inputs, *, n_max, d, right, left, bound=None):
-        rows = Rows.of(n, capacity=n_max, size=BLOCK, bound=bound)
+        rows = Rows.of(n, capacity=n_max, size=BLOCK, grains=grains(BLOCK, d), bound=bound)
         return DenseMatrix(rows=rows, stored=drawn, seed=jnp.asarray(seed, jnp.int32))
 
     def bytes_drawn(self, *, n_max, d):
-        return 4 * d * BLOCK * block_count(n_max, BLOCK)
+        size = BLOCK * grains(BLOCK, d)
+        return 4 * d * size * block_count(n_max, size)
 
     def bytes_working(self, *, n_max: int, d: int, right: int, left: int) -> int:
-        return 4 * (16 * n_max + 8 * BLOCK * d)
+        return 4 * (16 * n_max + max(8, 2 * grains(BLOCK, d)) * BLOCK * d)
 
     def seconds(self, *, n, d, right, left, steps):
         # Drawing X and its pages; reading it once a step; the arithmetic of both products.

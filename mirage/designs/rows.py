@@ -8,6 +8,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+# Numbers in a block of a seed where kernels are slow to start: enough to fill an accelerator.
+FILLING = 2**20
+
+
+def grains(size: int, numbers: int) -> int:
+    """How many times `size` rows, of so many `numbers` each, make a block.
+
+    One on a CPU, where a small block stays in cache.
+    """
+    if jax.default_backend() == "cpu":
+        return 1
+    return max(1, FILLING // (size * numbers))
+
 
 def block_count(capacity: int, size: int) -> int:
     """How many blocks hold `capacity` rows; at least two.
@@ -24,6 +37,9 @@ class Rows(eqx.Module):
     sum runs over whole blocks in order, rows beyond `count` set to zero: it has the same bits
     whatever the capacity, which matters because the dynamics amplify rounding.
 
+    Random numbers are drawn by `grain`, of which a block holds a whole number: they are the same
+    whatever the size of the blocks, which a device may choose.
+
     `bound` ≥ `count` is where the loops end: cells of several sample sizes that run side by side
     share it, and so each block.
 
@@ -35,13 +51,20 @@ class Rows(eqx.Module):
     bound: Int[Array, ""]
     blocks: int = eqx.field(static=True)
     size: int = eqx.field(static=True)
+    grain: int = eqx.field(static=True)
 
     @classmethod
-    def of(cls, count: Any, *, capacity: int, size: int, bound: Any = None) -> "Rows":
-        """Rows for `count` ≤ `capacity` samples; the bound is the count unless given."""
+    def of(
+        cls, count: Any, *, capacity: int, size: int, grains: int = 1, bound: Any = None
+    ) -> "Rows":
+        """Rows for `count` ≤ `capacity` samples; the bound is the count unless given.
+
+        A block is `grains` times `size` rows, which share the key of their random numbers.
+        """
         count = jnp.asarray(count, jnp.int32)
         bound = count if bound is None else jnp.asarray(bound, jnp.int32)
-        return cls(count, bound, blocks=block_count(capacity, size), size=size)
+        whole = grains * size
+        return cls(count, bound, blocks=block_count(capacity, whole), size=whole, grain=size)
 
     def mask(self, block: Any) -> Bool[Array, " size"]:
         """Which rows of a block are among the first `count`."""
@@ -52,6 +75,21 @@ class Rows(eqx.Module):
         """`values` of a block, `(..., size)`, with the rows beyond `count` set to zero."""
         mask = self.mask(block).reshape((1,) * (values.ndim - 1) + (self.size,))
         return jnp.where(mask, values, jnp.zeros((), values.dtype))
+
+    def drawn(self, draw: Callable[..., Array], block: Any, *arrays: Array, axis: int = -1):
+        """`draw(grain, *arrays)`, with `grain` rows along `axis`, for all grains of a block.
+
+        The arrays `(size, ...)` are what the block's rows have already, handed over by grain.
+        """
+        count = self.size // self.grain
+        if count == 1:
+            return draw(block, *arrays)
+        of_grains = [a.reshape(count, self.grain, *a.shape[1:]) for a in arrays]
+        numbers = jnp.asarray(block, jnp.int32) * count + jnp.arange(count, dtype=jnp.int32)
+        parts = jax.vmap(draw)(numbers, *of_grains)  # (count, ..., grain, ...)
+        axis = axis % (parts.ndim - 1)
+        together = jnp.moveaxis(parts, 0, axis)
+        return together.reshape(*together.shape[:axis], self.size, *together.shape[axis + 2 :])
 
     def fold(self, visit: Callable[[Any, Any], Any], start: Any) -> Any:
         """`start = visit(block, start)` for each block up to the bound, in order."""

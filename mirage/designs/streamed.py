@@ -7,7 +7,7 @@ import jax
 
 from mirage.designs.base import Design
 from mirage.designs.dense import BLOCK, DrawnMatrix
-from mirage.designs.rows import Rows
+from mirage.designs.rows import Rows, grains
 from mirage.inputs import Inputs
 
 
@@ -21,8 +21,10 @@ class StreamedMatrix(DrawnMatrix):
 
     def block(self, b):
         # The barrier makes both products use one drawing.
-        x = self.inputs.block(self.source, b, size=self.rows.size, d=self.d)
-        return jax.lax.optimization_barrier(x)
+        return jax.lax.optimization_barrier(self.rows.drawn(self.grain, b, axis=0))
+
+    def grain(self, g):
+        return self.inputs.block(self.source, g, size=self.rows.grain, d=self.d)
 
 
 class Streamed(Design):
@@ -40,7 +42,8 @@ class Streamed(Design):
         return inputs.source(key, "train")
 
     def matrix(self, drawn, seed, n, inputs, *, n_max, d, right, left, bound=None):
-        rows = Rows.of(n, capacity=n_max, size=self.block, bound=bound)
+        count = grains(self.block, d)
+        rows = Rows.of(n, capacity=n_max, size=self.block, grains=count, bound=bound)
         source = jax.tree.map(lambda array: array[seed], drawn)
         return StreamedMatrix(rows=rows, inputs=inputs, source=source, d=d)
 
@@ -52,4 +55,4 @@ class Streamed(Design):
         return 16
 
     def bytes_working(self, *, n_max: int, d: int, right: int, left: int) -> int:
-        return 4 * (16 * n_max + 16 * self.block * d)
+        return 4 * (16 * n_max + max(16, 2 * grains(self.block, d)) * self.block * d)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 
 class Window(NamedTuple):
-    """What is seen at a time: the rows `first` to `last` − 1 of a block."""
+    """What is seen at a time: the rows `first` to `last` − 1 of a block, which is one grain."""
 
     block: Int[Array, ""]
     first: Int[Array, ""]

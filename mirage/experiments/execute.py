@@ -21,7 +21,7 @@ from mirage.experiments.cell import run_seed, seed_keys, stream
 from mirage.experiments.experiment import Experiment
 from mirage.experiments.families import Family, as_array
 from mirage.experiments.plan import Batch, Plan
-from mirage.runtime import release_memory
+from mirage.runtime import compiler_options, release_memory
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +192,8 @@ class Executor:
         """The function compiled for such arguments, once for each key."""
         if key not in self._compiled:
             start = time.perf_counter()
-            self._compiled[key] = jax.jit(function).lower(*args).compile()
+            lowered = jax.jit(function).lower(*args)
+            self._compiled[key] = lowered.compile(compiler_options())
             release_memory()
             self.clock.lap("compile", start)
             self.clock.compilations[kind] += 1

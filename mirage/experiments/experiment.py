@@ -116,7 +116,7 @@ class Setup(eqx.Module):
         fits = not algorithm.holds or held <= runtime.memory_bytes
         needed = f"algorithm={algorithm.name()} at d={d}, n={n} holds {held} bytes"
         words = f"{needed} for {algorithm.holds}; raise it or take fewer samples"
-        require(fits, "runtime.memory", runtime.memory, words)
+        require(fits, "runtime.memory", runtime.budget, words)
         if algorithm.one_pass:  # of which nothing is kept for every sample
             return
         rank = self.target.rank
@@ -125,7 +125,7 @@ class Setup(eqx.Module):
             f"target={self.target.name()} at d={d}, n={n} holds {held} bytes for {rank} directions "
             "and what the samples have of them; raise it or take fewer directions"
         )
-        require(held <= runtime.memory_bytes, "runtime.memory", runtime.memory, words)
+        require(held <= runtime.memory_bytes, "runtime.memory", runtime.budget, words)
 
     def with_setting(self, key: str, value: Any) -> "Setup":
         """The same with one setting changed, `key` as `group.setting`; ValueError names it else."""

@@ -108,7 +108,7 @@ class Plan:
             others = ["runtime.devices=1"] * (self.devices > 1)
             others += ["design=streamed"] * (design.name() == "dense")
             raise ValueError(
-                f"runtime.memory={self.experiment.runtime.memory!r}: {unit} seed(s) of "
+                f"runtime.memory={self.experiment.runtime.budget!r}: {unit} seed(s) of "
                 f"design={design.name()} at d={batch.d}, n={batch.n_max} need "
                 f"{unit * (working + drawn) / 1e9:.3g} GB; raise it"
                 + (f", or take {' or '.join(others)}" if others else "")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from mirage.precision import double_precision
 from mirage.targets.base import Target
 
 BLOCK = 2**16
@@ -41,7 +42,7 @@ def _in_blocks(function: Callable, h: np.ndarray) -> np.ndarray:
     flat = np.asarray(h, np.float64).reshape(-1, h.shape[-1])
     size = SMALL if len(flat) <= SMALL else BLOCK
     parts = []
-    with jax.enable_x64(True):
+    with double_precision():
         for place in range(0, len(flat), size):
             block = flat[place : place + size]
             filled = np.concatenate([block, np.repeat(block[:1], size - len(block), axis=0)])

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from mirage.expressions import Expression as Formula
 from mirage.gaussian import line_rule
 from mirage.options import require
+from mirage.precision import double_precision
 from mirage.targets.base import Target
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ def _link(text: str) -> Formula:
 def _moments(polynomial: str) -> tuple[float, float]:
     """Mean and variance of P(ξ), ξ ~ N(0, 1)."""
     points, weights = line_rule(320, 13.0)
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+    with jax.ensure_compile_time_eval(), double_precision():
         values = np.asarray(_polynomial(polynomial)(z=jnp.asarray(points)))
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused
         mean = float(weights @ values)
@@ -139,7 +140,7 @@ def _label_spread(polynomial: str, link: str, width: int) -> float:
     """Largest less smallest of g(a · P(z)) at some points z, for one branch."""
     z = np.random.default_rng(0).standard_normal((POINTS, width))
     a = (-1.0) ** np.arange(width) / math.sqrt(width * _moments(polynomial)[1])
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+    with jax.ensure_compile_time_eval(), double_precision():
         values = np.asarray(_polynomial(polynomial)(z=jnp.asarray(z)))
         return float(np.ptp(np.asarray(_link(link)(h=jnp.asarray(values @ a)))))
 

@@ -4,13 +4,13 @@ import math
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mirage.activations import Activation
 from mirage.losses import Loss, slopes
 from mirage.network import TwoLayer
+from mirage.precision import double_precision
 from mirage.theory.loss_matrix import LossMatrix
 
 # Where derivatives of activations and losses are looked at.
@@ -66,7 +66,7 @@ def derivatives(activation: Activation) -> tuple[float, float, float]:
     """
     steps = np.array(STEPS)[:, None, None]
     z = np.linspace(-REACH, REACH, POINTS) + steps * np.arange(-2, 3)[:, None]
-    with jax.enable_x64(True):
+    with double_precision():
         far_below, below, at, above, far_above = np.asarray(
             _elementwise(activation, jnp.asarray(z)), np.float64
         ).swapaxes(0, 1)
@@ -118,7 +118,7 @@ def _loss(loss: Loss) -> Assumption:
     at_zero = slope(fine, np.zeros(1))
     jumps = np.abs(np.diff(at_zero)).max()
     bends = np.abs(np.diff(at_zero, n=2)).max() / (fine[1] - fine[0])
-    with jax.enable_x64(True):
+    with double_precision():
         on_diagonal = np.asarray(loss(jnp.asarray(t), jnp.asarray(t)), np.float64)
     convex = bool((curvature > -1e-9).all())
     bounded = bool(far < 3 * near + 10)
@@ -159,7 +159,7 @@ def _rank(matrix: LossMatrix, rank: int) -> Assumption:
 
 def activation_degree(activation: Activation) -> float:
     """The degree of an activation that is a polynomial, else inf."""
-    with jax.enable_x64(True):
+    with double_precision():
         z = np.cos(np.pi * (np.arange(256) + 0.5) / 256) * REACH
         sigma = np.asarray(activation(jnp.asarray(z)))
         series = np.polynomial.chebyshev.chebfit(z / REACH, sigma, 40)

@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -24,6 +23,7 @@ from scipy.special import expit
 
 from mirage.channels.averages import SMALLEST
 from mirage.channels.channel import Channel
+from mirage.precision import double_precision
 from mirage.theory.overlap_curves import Curve, continued, curve
 from mirage.theory.settling import Settled, cleaned, settled
 from mirage.theory.state_evolution import NEGLIGIBLE, averages, growth, mapped, start_of, threshold
@@ -118,7 +118,7 @@ def stationary_points(channel: Channel, *, alpha: float) -> list[StationaryPoint
     """
 
     def function(overlap):
-        with jax.enable_x64(True):
+        with double_precision():
             at = jnp.asarray(overlap, np.float64), jnp.asarray(alpha, np.float64)
             return np.asarray(mapped(channel, *at)[0])
 

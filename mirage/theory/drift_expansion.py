@@ -18,12 +18,12 @@ et al. 2024, arXiv 2405.15459).
 import math
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mirage.gaussian import Estimate, hermite_functions, multi_indices
 from mirage.options import require
+from mirage.precision import double_precision
 from mirage.theory.joint_quadrature import POINTS, rule
 from mirage.theory.order_parameters import Dynamics, as_arrays
 
@@ -74,7 +74,7 @@ def _coefficients(dynamics, order, points):
 
 def _by_rule(dynamics, order, points, *, coarse):
     m, r = len(dynamics.readout), dynamics.target.rank
-    with jax.enable_x64(True):
+    with double_precision():
         chosen = rule(dynamics.target, m, points=points, coarse=coarse)
         at, c = _at_start(as_arrays(dynamics), chosen)
     h, z, c = np.asarray(at.h).T, np.asarray(at.z), np.asarray(c)

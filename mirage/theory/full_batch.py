@@ -16,12 +16,12 @@ normalised.
 import math
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from mirage.options import require
+from mirage.precision import double_precision
 from mirage.theory.joint_quadrature import POINTS
 from mirage.theory.order_parameters import (
     Dynamics,
@@ -50,7 +50,7 @@ def full_batch_step(
     require(0 < alpha < math.inf, "alpha", alpha, "expected a number > 0")
     name = type(dynamics.update).__name__
     require(isinstance(dynamics.update, Gradient), "update", name, "expected Gradient")
-    with jax.enable_x64(True):
+    with double_precision():
         setup = prepared(dynamics, overlap, gram, points)
         m, q = _full_batch(*setup, jnp.asarray(float(alpha)))
     return OrderParameters(np.asarray(m), np.asarray(q))

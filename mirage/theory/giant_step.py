@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -10,6 +9,7 @@ from jaxtyping import Float
 from mirage.activations import Activation
 from mirage.gaussian import line_rule, scattered
 from mirage.losses import Loss, slopes
+from mirage.precision import double_precision
 from mirage.targets import Target
 from mirage.targets.evaluation import labels
 
@@ -64,7 +64,7 @@ def overlap_law(
     samples (the sketch of Ba et al. 2022, arXiv 2205.01445, proposition 2).
     """
     z, weights = line_rule(NODES)
-    with jax.enable_x64(True):
+    with double_precision():
         derivative = np.asarray(activation.derivative(jnp.asarray(norm * z)))
     slope, square = weights @ derivative, weights @ derivative**2
     curvature = weights @ (z * derivative) / norm  # Stein

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 
 from mirage.gaussian import gauss_hermite, scattered
 from mirage.options import require
+from mirage.precision import double_precision
 from mirage.targets import Kernel, Likelihood, NoisySign, Target, evaluation
 
 # At most so many points (h, z, y).
@@ -155,7 +156,7 @@ def rule(target: Target, neurons: int, *, points: int = POINTS, coarse: bool = F
     most = points / (labels * noise_nodes)
     nodes = 2 * int((most / SHARE**r) ** (1 / dimensions) / 2)
     share = COARSE if coarse else 1.0
-    with jax.enable_x64(True):
+    with double_precision():
         if nodes >= FEWEST:
             along_h = min((most / nodes**neurons) ** (1 / r), MOST)
             line, w = map(np.asarray, split_normal(jnp.zeros(()), 2 * int(share * along_h / 2)))
@@ -210,7 +211,7 @@ def labels_given(
         return y, np.ones_like(y)
     y = np.broadcast_to(values[:, None], (len(values), len(h)))
     if isinstance(target, Likelihood):
-        with jax.enable_x64(True):
+        with double_precision():
             log = jax.jit(target.log_likelihood)(jnp.asarray(y), jnp.asarray(h)[None])
         return y, np.exp(np.asarray(log))
     accepted = "expected a Kernel with log_likelihood, or with the labels ±1"

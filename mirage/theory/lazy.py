@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +18,7 @@ from scipy.special import gammaln
 from mirage.activations import Activation
 from mirage.gaussian import hermite_coefficients
 from mirage.kernels import FeatureKernel
+from mirage.precision import double_precision
 from mirage.targets import Target
 from mirage.targets.evaluation import values
 
@@ -46,7 +46,7 @@ def kernel_series(
     With biases the correlation is ρ = (s² t + β²)/(s² + β²), so that c_j² gathers the binomial
     terms of every power of ρ.
     """
-    with jax.enable_x64(True):
+    with double_precision():
         kernel = FeatureKernel(activation, float(norm), float(bias_scale), degree=TERMS)
         points = kernel.points(jnp.ones((1, 1)))
         squares, total = np.asarray(points.coefficients[:, 0]) ** 2, float(points.square[0])

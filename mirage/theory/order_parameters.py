@@ -34,6 +34,7 @@ from mirage.activations import Activation
 from mirage.losses import Loss
 from mirage.network import output
 from mirage.options import Number, require
+from mirage.precision import double_precision
 from mirage.targets import Target
 from mirage.theory.joint_quadrature import POINTS, Rule, rule
 from mirage.updates import Update
@@ -121,7 +122,7 @@ def averages(
 def rates(
     dynamics: Dynamics, rule: Rule, overlap: Float[Array, "m r"], gram: Float[Array, "m m"]
 ) -> OrderParameters:
-    """dM/dτ and dQ/dτ: differentiable; call inside `jax.enable_x64(True)`.
+    """dM/dτ and dQ/dτ: differentiable; call inside `double_precision()`.
 
     On the sphere they are those of normalised rows: an error in a norm would grow otherwise.
     """
@@ -178,7 +179,7 @@ def trajectory(
     ascending = times.ndim == 1 and times.size > 0 and (np.diff(times) > 0).all()
     accepted = "expected ascending numbers ≥ 0, one of them > 0"
     require(bool(ascending and times[0] >= 0 < times[-1] < math.inf), "times", times, accepted)
-    with jax.enable_x64(True):
+    with double_precision():
         setup = prepared(dynamics, overlap, gram, points)
         saved = diffrax.SaveAt(ts=jnp.asarray(times))
         solution = _solved(*setup, saved, jnp.asarray(times[-1]), jnp.asarray(tolerance), None)
@@ -215,7 +216,7 @@ def escape_time(
     length = np.linalg.norm(basis[0]) if basis.shape[-1] == r else 0.0
     accepted = f"expected a vector of {r} numbers, not all 0"
     require(bool(0 < length < math.inf), "direction", direction, accepted)
-    with jax.enable_x64(True):
+    with double_precision():
         setup = prepared(dynamics, overlap, gram, points)
         goal = jnp.asarray(level), jnp.asarray(basis / length)
         if _largest_cosine(setup[2], goal[1]) >= level:
@@ -240,7 +241,7 @@ def prepared(
 ) -> tuple[Dynamics, Rule, OrderParameters]:
     """What compiled functions take: the numbers as arrays, a rule, and M and Q if they are valid.
 
-    Call inside `jax.enable_x64(True)`. ValueError as `trajectory`.
+    Call inside `double_precision()`. ValueError as `trajectory`.
     """
     m, r = len(dynamics.readout), dynamics.target.rank
     overlap, gram = (np.asarray(a, np.float64) for a in (overlap, gram))

@@ -6,13 +6,13 @@ feature k appears at n/d ∝ k^(2γ), and what is missing of Σ a_k² falls as (
 as (n/d)^(−1) when all have been found.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from mirage.channels.additive_labels import AdditiveLabels, FeatureLaw, additive_labels
 from mirage.gaussian import hermite_lines, line_rule
+from mirage.precision import double_precision
 from mirage.targets import Target
 from mirage.theory.spectral import pooled_threshold, predict
 
@@ -68,7 +68,7 @@ def readout_risk(
     """
     parts = sorted(target.parts(), key=lambda part: part[1])
     total = np.zeros(overlap.shape[:-1])
-    with jax.enable_x64(True):
+    with double_precision():
         points, weights = line_rule(320, 13.0)
         for k, (part, _) in enumerate(parts):
             values = np.asarray(part(jnp.asarray(points[:, None])), np.float64)

@@ -3,13 +3,13 @@
 import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import root
 
 from mirage.channels.channel import Channel
+from mirage.precision import double_precision
 from mirage.theory.state_evolution import (
     MAX_STEPS,
     NEGLIGIBLE,
@@ -53,7 +53,7 @@ def settled(
     are negligible, or all but 1, are made 0 or 1 (`cleaned`). Where the averages are not finite
     Q stays at the last that was, and has not converged.
     """
-    with jax.enable_x64(True):
+    with double_precision():
         at = jnp.asarray(alpha, np.float64)
 
         def image(overlap):

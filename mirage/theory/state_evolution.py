@@ -3,7 +3,7 @@
     Q̂ = α E[g_out g_outᵀ],    Q ← Q̂ (I + Q̂)⁻¹,
 
 with ω ~ N(0, Q), h | ω ~ N(ω, I − Q), y ~ P(·|h): Q is the overlap Û Uᵀ = Û Ûᵀ (Aubin et al., arXiv
-1806.05451; Troiani et al., arXiv 2405.15480). All in float64; call inside `jax.enable_x64(True)`.
+1806.05451; Troiani et al., arXiv 2405.15480). All in float64; call inside `double_precision()`.
 """
 
 import math
@@ -18,6 +18,7 @@ import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
 from mirage.channels.channel import Channel, Information
+from mirage.precision import double_precision
 from mirage.small_matrices import cholesky
 
 # What stands for no overlap and for all of it at the start.
@@ -167,7 +168,7 @@ def averages(
     channel: Channel, overlaps: Float[np.ndarray, "count r r"]
 ) -> tuple[Float[np.ndarray, " count"], Float[np.ndarray, " count"]]:
     """E[E[y|ω]²] and E[log P(y|ω)] at every overlap."""
-    with jax.enable_x64(True):
+    with double_precision():
         found = [mapped(channel, jnp.asarray(q, np.float64), jnp.zeros(()))[1] for q in overlaps]
         pairs = [(float(one.square), float(one.log_evidence)) for one in found]
     square, evidence = np.array(pairs).T
@@ -183,7 +184,7 @@ def stability(channel: Channel, overlap: Float[np.ndarray, "r r"]) -> float:
 
 
 def _score_at(channel, overlap) -> np.ndarray:
-    with jax.enable_x64(True):
+    with double_precision():
         _, information = mapped(channel, jnp.asarray(overlap, np.float64), jnp.ones(()))
         return np.asarray(_score(channel, information))
 
