@@ -288,6 +288,34 @@ def test_two_stages_predict_the_mean_where_nothing_is_found_and_the_law_where_al
     assert float(error.sel(alpha=200).mean()) == pytest.approx(predicted, rel=0.25)
 
 
+def test_nothing_beats_the_posterior_mean_whose_curve_may_stand_beside_the_spectral_one():
+    """One feature without noise: missed up to n/d = 1, known from there on."""
+    experiment = Experiment(
+        target=Hierarchical(features=1, link="He2(h)"),
+        loss=Preprocessed(),
+        algorithm=Spectral(components=1, end="upper", select="outliers"),
+        theory=ScalingLaws(bayes_optimal=True),
+        d=50,
+        alpha=[0.6, 0.95, 1.1, 3.0],
+        seeds=1,
+        runtime=QUIET,
+    )
+    results = simulate(experiment)
+    best, spectral = results.weighted_mse_bayes, results.weighted_mse_predicted
+    assert (best.sel(alpha=[1.1, 3.0]) < 1e-4).all()
+    at = np.interp(best["alpha"], spectral["alpha_theory"], spectral)
+    assert (best <= at + 1e-6).all()
+    assert 0.2 < float(best.sel(alpha=0.95)) < 1
+    assert "Bayes" in str([t.get_text() for t in drawn_texts(results)])
+
+
+def drawn_texts(results):
+    figure = figures.draw(results, "hierarchical_scaling_law")
+    texts = figure.axes[0].get_legend().get_texts()
+    plt.close(figure)
+    return texts
+
+
 def test_bad_settings_say_what_is_accepted(caplog):
     for settings, words in (
         ({"strengths": [1.0, 2.0]}, "target.strengths=.*expected 10 numbers"),
@@ -307,6 +335,8 @@ def test_bad_settings_say_what_is_accepted(caplog):
         Spectral(select="outliers")
     with pytest.raises(ValueError, match=r"theory=scaling_laws: target=parity .*hierarchical"):
         Experiment(target=Parity(), theory=ScalingLaws(), d=50, n=100)
+    with pytest.raises(ValueError, match=r"target=hierarchical.*rank"):
+        ScalingLaws(bayes_optimal=True).serve(Hierarchical())
     with caplog.at_level(logging.WARNING):
         ScalingLaws().serve(Hierarchical(gamma=0.5))
     assert "no scaling law" in caplog.text

@@ -4,16 +4,19 @@ import abc
 import logging
 from typing import Any
 
+import equinox as eqx
 import numpy as np
 import xarray as xr
 
 from mirage.channels.additive_labels import FeatureLaw, additive_labels, feature_law, is_additive
 from mirage.channels.preprocessing import bounded_above, slope_of
+from mirage.channels.registry import channel_of
 from mirage.experiments.experiment import Experiment, Setup
 from mirage.experiments.predictions import along
 from mirage.experiments.theory import Theory
 from mirage.measures import weighted_mse
 from mirage.targets import Target
+from mirage.theory.bayes_optimal import optimal
 from mirage.theory.scaling_laws import (
     feature_overlaps,
     feature_thresholds,
@@ -67,11 +70,17 @@ class ScalingLaws(Additive):
     Variables (alpha_theory): `direction_overlap_predicted` (direction), `weighted_mse_predicted`,
     its `local_slope`, `excess_risk_predicted` of the best readout on what was found; and
     (direction) `feature_threshold` of the estimator and `optimal_threshold`, that of the posterior
-    with all stronger features given, and the `rate` −1 + 1/(2γ) for m⋆ → ∞.
+    with all stronger features given, and the `rate` −1 + 1/(2γ) for m⋆ → ∞. With
+    `bayes_optimal`, for up to three features with noise and two without: `weighted_mse_bayes`
+    (alpha) of the posterior mean, from its free energy; minutes for more than one feature.
     """
+
+    bayes_optimal: bool = eqx.field(static=True, default=False)
 
     def serve(self, target):
         super().serve(target)
+        if self.bayes_optimal:
+            channel_of(target)
         if np.isnan(_rate(target)):
             log.warning(
                 "target.gamma=%g: the sum of k^(-2 gamma) has no limit for gamma <= 1/2, so there "
@@ -109,10 +118,21 @@ class ScalingLaws(Additive):
             ),
             "rate": ((), _rate(target), "exponent of n/d for infinitely many features"),
         }
+        coordinates = {"alpha_theory": ALPHAS, "direction": np.arange(target.rank)}
+        if self.bayes_optimal:
+            alphas = _alphas(self, experiment)
+            best = optimal(channel_of(target), alphas, tolerance=1e-3).overlap
+            best_error = weighted_mse(amplitudes, np.diagonal(best, axis1=1, axis2=2))
+            named["weighted_mse_bayes"] = (
+                ("alpha",),
+                best_error,
+                "weighted MSE of the posterior mean, d -> infinity",
+            )
+            coordinates["alpha"] = alphas
         found = named["optimal_threshold"][1]
         padded = np.pad(found, (0, target.rank - len(found)), constant_values=np.nan)
         named["optimal_threshold"] = (("direction",), padded, named["optimal_threshold"][2])
-        return _dataset(named, {"alpha_theory": ALPHAS, "direction": np.arange(target.rank)})
+        return _dataset(named, coordinates)
 
 
 class Spectrum(Additive):
@@ -124,9 +144,7 @@ class Spectrum(Additive):
 
     def predictions(self, experiment, setup):
         law = law_of_features(setup)
-        alphas = np.asarray([float(a) for a in experiment.sample_values])
-        if experiment.sample_kind != "alpha":
-            raise ValueError(f"theory={self.name()}: expected sample sizes as alpha")
+        alphas = _alphas(self, experiment)
         r = setup.target.rank
         laws = [law.alone(k) for k in range(r)] if law.pairs is None else [law.together()]
         found = [predict(one, alphas) for one in laws]
@@ -146,6 +164,12 @@ class Spectrum(Additive):
             "outlier_predicted": (("alpha", "direction"), outlier, "eigenvalue of a feature"),
         }
         return _dataset(named, {"alpha": alphas, "direction": np.arange(r)})
+
+
+def _alphas(theory: Theory, experiment: Experiment) -> np.ndarray:
+    if experiment.sample_kind != "alpha":
+        raise ValueError(f"theory={theory.name()}: expected sample sizes as alpha")
+    return np.asarray([float(a) for a in experiment.sample_values])
 
 
 def _rate(target: Target) -> float:

@@ -14,7 +14,8 @@ from mirage.figures.style import STYLE, axis_label, option_words, shades
 
 def hierarchical_scaling_law(dataset: xr.Dataset) -> Figure:
     """MSE_γ of the found subspace against n/d: mean and standard error over seeds, the prediction
-    as a line, ticks where it sees another feature; dashed the slope −1 + 1/(2γ).
+    as a line, ticks where it sees another feature; dashed the slope −1 + 1/(2γ). Squares: the
+    posterior mean, where theory was asked for it.
     """
     return _curves(
         dataset, "weighted_mse", "weighted_mse_predicted", "weighted MSE of the features"
@@ -47,6 +48,11 @@ def _curves(dataset: xr.Dataset, name: str, predicted: str, words: str) -> Figur
             label = ", ".join([option_words(choice), f"{seeds} seeds"]).lstrip(", ")
             axes.errorbar(one["alpha"], mean, error, fmt="o", color=colour, label=label)
             _prediction(axes, dataset, predicted, place, colour, hue)
+            if f"{name}_bayes" in dataset:
+                best = dataset[f"{name}_bayes"]
+                best = best.sel({k: v for k, v in place.items() if k in best.dims})
+                words = "Bayes-optimal, d → ∞" if hue == 0 else None
+                axes.plot(best["alpha"], best, "s:", color=colour, mfc="none", label=words)
         alphas = dataset["alpha"]
         axes.set(xscale="log", yscale="log", xlabel=axis_label("alpha"), ylabel=words)
         axes.set_xlim(float(alphas.min()) / 1.5, float(alphas.max()) * 1.5)
