@@ -74,7 +74,7 @@ class Tree(Target):
 
     def at(self, d):
         """With the width at d; ValueError unless all directions fit into d dimensions."""
-        width = self.width or _power(d, self.width_exponent)
+        width = self.width or _power(d, self.width_exponent, log.isEnabledFor(logging.INFO))
         key = "width_exponent" if self.width is None else "width"
         words = (
             f"{self.branches} branch{'es' * (self.branches > 1)} of {width} directions are "
@@ -146,8 +146,11 @@ def _label_spread(polynomial: str, link: str, width: int) -> float:
 
 
 @functools.lru_cache(maxsize=64)
-def _power(d: int, exponent: float) -> int:
-    """The whole number ≥ 1 nearest to d^exponent; a word in the log, once, where it is another."""
+def _power(d: int, exponent: float, heard: bool) -> int:
+    """The whole number ≥ 1 nearest to d^exponent; a word in the log, once, where it is another.
+
+    Once it is `heard`: configs are checked before there is a log.
+    """
     power = d**exponent
     width = max(1, round(power))
     if abs(power - width) > 1e-9:
