@@ -1,9 +1,12 @@
 """The door: `python -m mirage +experiment=huber_vs_mse`. Hydra composes, this hands over."""
 
+import contextlib
 import json
 import logging
 import os
+import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,19 +19,24 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mirage import figures
 from mirage.analysis.minimal_samples import searched
 from mirage.config import ConfigError, build_all, compose_config
 from mirage.config.errors import explain
+from mirage.config.fingerprint import fingerprint
 from mirage.config.overrides import prepare
 from mirage.config.plugins import import_plugins, plugins_in
 from mirage.config.schema import KEYS, folder, register
-from mirage.experiments import Experiment, save, simulate
+from mirage.experiments import Experiment, load, record, save, simulate
+from mirage.experiments.execute import Keeper
 from mirage.experiments.experiment import SAMPLES
+from mirage.experiments.journal import Journal
 from mirage.experiments.plan import Plan
 from mirage.experiments.search import SearchError
+from mirage.experiments.store import FILE as RESULTS
 from mirage.experiments.tuning import TuningError
 from mirage.figures.recovery import sample_axis
 
@@ -42,31 +50,136 @@ class RunError(Exception):
 
 
 def run(config: DictConfig) -> None:
-    """Run one composed config into Hydra's run folder."""
+    """Run one composed config into Hydra's run folder, or go on with what is there."""
     parts = build_all(config)
-    for part in parts.values():
-        plan(part)
-    experiment = next(iter(parts.values()))
     output = Path(HydraConfig.get().runtime.output_dir)
-    for part in parts.values():
-        if part.simulated:
-            where = list(part.dimensions)
-            log.info("%s: d=%s, %d seeds", part.name, where, part.seeds)
+    runtime = next(iter(parts.values())).runtime
+    runtime.configure()
     try:
-        (output / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
-        results = simulate(experiment if len(parts) == 1 else parts, output)
-        if not experiment.runtime.writes():
+        if not runtime.writes():
+            follow(config, parts, output)
             return
-        saved = save(results, output)
-        drawn = figures.write(figures.draw(results, config.figure), output, experiment.name)
-    except (MemoryError, SearchError, TuningError) as error:
+        with record.held(output):
+            lead(config, parts, output)
+    except record.FolderInUseError as error:
         raise RunError(str(error)) from error
     except OSError as error:
         raise RunError(f"cannot write the results: {_reason(error)}") from error
+    except RunError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra shows the first of a multirun
+            log.error("%s", error)
+        raise
+
+
+def follow(config: DictConfig, parts: dict[str, Experiment], output: Path) -> None:
+    """Compute with the process that leads, which writes."""
+    if finished(output, fingerprint(config)):
+        return
+    for part in parts.values():
+        plan(part)
+    simulate(next(iter(parts.values())) if len(parts) == 1 else parts, output)
+
+
+def lead(config: DictConfig, parts: dict[str, Experiment], output: Path) -> None:
+    """Run in a folder that nobody else runs in."""
+    experiment, key = next(iter(parts.values())), fingerprint(config)
+    before = record.read(output)
+    if finished(output, key) and (results := stored(output)) is not None:
+        log.info("finished already: %s; remove the folder to run it again", _shown(output))
+        present(results, config, output, experiment, drawn=before.get("figure") == config.figure)
+        return
+    set_aside(output, str(before.get("fingerprint", "")), key)
+    for part in parts.values():
+        plan(part)
+        if part.simulated:
+            where = list(part.dimensions)
+            log.info("%s: d=%s, %d seeds", part.name, where, part.seeds)
+    total = sum(part.cells for part in parts.values())
+    status = record.Record(output, fingerprint=key, figure=config.figure, total=total or None)
+    # Several processes would have to agree on what is there: together they start anew.
+    journal = None if experiment.runtime.distributed else Journal(output, key)
+    keeper = Keeper(journal=journal, watch=status.advance, goes_on=True)
+    try:
+        (output / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+        results = simulate(experiment if len(parts) == 1 else parts, output, keeper=keeper)
+        save(results, output)
+    except KeyboardInterrupt:
+        keeper.flush()
+        status.end("interrupted")
+        raise
+    except Exception as error:
+        keeper.flush()
+        (output / "failure.txt").write_text(traceback.format_exc())
+        status.end("failed", error=f"{type(error).__name__}: {error}")
+        if isinstance(error, MemoryError | SearchError | TuningError):
+            raise RunError(str(error)) from error
+        if isinstance(error, OSError):
+            raise
+        where = _shown(output / "failure.txt")
+        raise RunError(f"{type(error).__name__}: {error}; the traceback is in {where}") from error
+    present(results, config, output, experiment)
+    failures = json.loads(results.attrs.get("failures", "[]"))
+    if failures:
+        keeper.flush()
+        report_failures(failures, output, status)
+    status.end("finished")
+    if journal is not None:
+        journal.remove()
+
+
+def finished(output: Path, key: str) -> bool:
+    """Whether a folder holds the whole result of the config of this fingerprint."""
+    said = record.read(output)
+    return said.get("state") == "finished" and said.get("fingerprint") == key
+
+
+def present(
+    results: xr.Dataset,
+    config: DictConfig,
+    output: Path,
+    experiment: Experiment,
+    *,
+    drawn: bool = False,
+) -> None:
+    """Draw the figure, unless it is there, and print the summary and where things are."""
+    image = output / f"{experiment.name}.png"
+    if not (drawn and image.exists()):
+        image = figures.write(figures.draw(results, config.figure), output, experiment.name)[0]
     print(summary(results))
     if experiment.runtime.profile and experiment.simulated:
         print(profile(results, output))
-    print(f"\nfigure:  {_shown(drawn[0])}\nresults: {_shown(saved)}")
+    print(f"\nfigure:  {_shown(image)}\nresults: {_shown(output / RESULTS)}")
+
+
+def stored(output: Path) -> xr.Dataset | None:
+    """The results of a folder, or None where they cannot be read; the file is set aside then."""
+    try:
+        return load(output / RESULTS)
+    except (OSError, ValueError, RuntimeError):
+        if (output / RESULTS).exists():
+            os.replace(output / RESULTS, output / "results.unreadable")
+            log.warning("%s cannot be read; it runs again", _shown(output / RESULTS))
+        return None
+
+
+def set_aside(output: Path, before: str, now: str) -> None:
+    """Keep the results of another config that the folder holds, under another name."""
+    if before not in ("", now) and (output / RESULTS).exists():
+        kept = output / f"results-{before}.nc"
+        os.replace(output / RESULTS, kept)
+        log.warning("the results of another config that were here are now %s", _shown(kept))
+
+
+def report_failures(failures: list[dict[str, str]], output: Path, status: record.Record) -> None:
+    """Write the tracebacks of cells that raised and end with RunError; the others are kept."""
+    file = output / "failures.txt"
+    file.write_text("\n\n".join(f"{one['cells']}\n{one['traceback']}" for one in failures))
+    status.end("failed", error=failures[0]["error"])
+    raise RunError(
+        f"{status.status['failed']} of {status.status['done']} cells failed, the others are kept: "
+        f"{failures[0]['cells']}: {failures[0]['error']}; the tracebacks are in {_shown(file)}; "
+        "the same command tries them again"
+    )
 
 
 def summary(results: xr.Dataset) -> str:
@@ -178,6 +291,8 @@ def main() -> None:
     written then), 1 when a run failed, 130 when it was interrupted.
     """
     matplotlib.use("Agg")
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a cluster ends a job
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's printer
     arguments = prepare(sys.argv[1:])
     try:
@@ -195,7 +310,7 @@ def main() -> None:
     except RunError as error:
         sys.exit(_fail(str(error), 1))
     except KeyboardInterrupt:
-        sys.exit(_fail("interrupted", 130))
+        sys.exit(_fail("interrupted; the same command goes on where it was", 130))
 
 
 def _reason(error: OSError) -> str:

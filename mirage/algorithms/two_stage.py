@@ -1,5 +1,7 @@
 """The two-stage network: the subspace from the labels' spectrum, then ridge regression in it."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -31,7 +33,9 @@ class TwoStage(Spectral):
         self.check("ridge", self.ridge > 0, "expected a positive number")
 
     def bytes_working(self, *, n, network):
-        return super().bytes_working(n=n, network=network) + 16 * (network.width + 2) ** 2
+        # The first stage moves few columns; features of neurons are made block by block.
+        few = dataclasses.replace(network, width=self.components)
+        return super().bytes_working(n=n, network=few) + 16 * (network.width + 2) ** 2
 
     def finish(self, key, state, problem):
         key_neurons, key_biases, key_fresh = jax.random.split(key, 3)

@@ -25,8 +25,8 @@ FINE, COARSE, MANY = 2**17, 2**16, 64
 EVEN = 1e-9
 # Directions up to which E[h_j h_k | y] is computed for every pair.
 MAX_PAIRS = 24
-# Bins that a law keeps.
-BINS = 4096
+# Bins that a law keeps, and the share of labels at either end that none of 10⁹ samples would have.
+BINS, RARE = 4096, 1e-9
 
 
 class AdditiveLabels(NamedTuple):
@@ -157,9 +157,13 @@ def feature_law(
 ) -> FeatureLaw:
     """The law of T(y), minus its mean if `centred`, neighbours in y joined to `BINS` bins.
 
-    Bins are fine where T changes and where labels are likely.
+    Bins are fine where T changes and where labels are likely. Tails rarer than `RARE` are left out:
+    an eigenvalue must lie beyond the largest T, and where T comes near its bound with the rarest
+    labels alone, as y/(1 + |y|) does, the limit n → ∞ is one that no n in reach comes near.
     """
-    met = labels.probability > 0
+    p = labels.probability
+    below, above = np.cumsum(p), np.cumsum(p[::-1])[::-1]
+    met = (p > 0) & (np.minimum(below, above) > RARE * below[-1])
     probability = labels.probability[met]
     values = np.asarray(preprocessing(labels.labels[met]), np.float64)
     if centred:

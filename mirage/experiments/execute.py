@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 import time
+import traceback
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
@@ -20,10 +22,13 @@ from mirage.designs import Design
 from mirage.experiments.cell import run_seed, seed_keys, stream
 from mirage.experiments.experiment import Experiment
 from mirage.experiments.families import Family, as_array
+from mirage.experiments.journal import Journal
 from mirage.experiments.plan import Batch, Plan
 from mirage.runtime import compiler_options, release_memory
 
 log = logging.getLogger(__name__)
+# What XLA says of an array that does not fit.
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
 @dataclasses.dataclass
@@ -47,6 +52,51 @@ class Clock:
         self.seconds[part] += time.perf_counter() - start
 
 
+class Watch(Protocol):
+    """Is told of cells as they are done: computed now, kept from before, or failed."""
+
+    def __call__(self, cells: int, *, kept: bool = False, failed: bool = False) -> None: ...
+
+
+def unwatched(cells: int, *, kept: bool = False, failed: bool = False) -> None:
+    """For runs that nobody watches."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Keeper:
+    """How a run is kept: where its cells are stored, and who is told of them.
+
+    With `goes_on` cells that fail are left out, and the others run; otherwise their error is
+    raised.
+    """
+
+    journal: Journal | None = None
+    watch: Watch = unwatched
+    goes_on: bool = False
+
+    def flush(self) -> None:
+        """Write what is not written yet."""
+        if self.journal is not None:
+            self.journal.flush()
+
+    def part(self, name: str) -> "Keeper":
+        """The same for one of several experiments of a run."""
+        journal = None if self.journal is None else self.journal.part(name)
+        return dataclasses.replace(self, journal=journal)
+
+
+UNKEPT = Keeper()
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Cells that raised: which, the error in a line, and its traceback."""
+
+    cells: str
+    error: str
+    traceback: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Block:
     """The results of one family at one (d, n) for some seeds: arrays (seeds, lanes, ...)."""
@@ -62,8 +112,10 @@ class Block:
 class Executor:
     """Runs cells on a row of devices, chunk of seeds by chunk of seeds."""
 
-    def __init__(self, experiment: Experiment):
+    def __init__(self, experiment: Experiment, keeper: Keeper = UNKEPT):
         self.experiment = experiment
+        self.keeper = keeper
+        self.failures: list[Failure] = []
         self.mesh: Mesh = experiment.runtime.mesh()
         self.plan = Plan(experiment, devices=self.mesh.size)
         self.clock = Clock()
@@ -89,7 +141,7 @@ class Executor:
             try:
                 yield from self._run_chunk(batch, cells, first, min(first + chunk, seeds))
             except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
+                if OUT_OF_MEMORY not in str(error):
                     raise
                 if not self.plan.halve(batch):
                     n = max(n for _, n in cells)
@@ -114,11 +166,10 @@ class Executor:
         width = chunk if seeds > chunk else -(-(last - first) // unit) * unit
         numbers = self.experiment.first_seed + np.minimum(np.arange(first, first + width), last - 1)
         keys = self._share(seed_keys(self.experiment, batch.d, numbers))
-        self._describe(f"d={batch.d} drawing")
-        drawn = self._draw(batch, keys, (first, width))
         for family, sizes in self.plan.together(batch, cells):
-            self._describe(f"d={batch.d} n={max(sizes)}")
-            values = self._train(batch, family, keys, drawn, sizes, last - first)
+            values = self._kept(batch, family, keys, sizes, (first, last, width))
+            if values is None:
+                continue
             lanes = len(family.setups)
             for i, n in enumerate(dict.fromkeys(sizes)):
                 here = slice(i * lanes, (i + 1) * lanes)
@@ -126,6 +177,41 @@ class Executor:
                 yield Block(family, batch.design, batch.d, n, slice(first, last), own)
                 if self._bar is not None:
                     self._bar.update(n * batch.d * (last - first) * lanes)
+
+    def _kept(self, batch, family, keys, sizes, seeds) -> dict[str, Any] | None:
+        """The results of a unit, from the journal or computed; None where it failed."""
+        first, last, width = seeds
+        place = {"d": batch.d, "design": repr(batch.design), "inputs": batch.inputs.name()}
+        unit = json.dumps({**place, "seeds": seeds, "sizes": sizes, "cells": repr(family.names)})
+        journal = self.keeper.journal
+        count = len(set(sizes)) * sum(map(len, family.names)) * (last - first)
+        values = None if journal is None else journal.get(unit)
+        if values is not None:
+            self.keeper.watch(count, kept=True)
+            return values
+        try:
+            self._describe(f"d={batch.d} drawing")
+            drawn = self._draw(batch, keys, (first, width))
+            self._describe(f"d={batch.d} n={max(sizes)}")
+            values = self._train(batch, family, keys, drawn, sizes, last - first)
+        except Exception as error:
+            if not self.keeper.goes_on or OUT_OF_MEMORY in str(error):
+                raise
+            self._note(batch, family, sizes, error)
+            self.keeper.watch(count, failed=True)
+            return None
+        if journal is not None:
+            journal.put(unit, values)
+        self.keeper.watch(count)
+        return values
+
+    def _note(self, batch, family, sizes, error: Exception) -> None:
+        """Remember cells that failed."""
+        names = ["/".join(map(str, one)) for names in family.names for one in names]
+        cells = f"d={batch.d}, n={sorted(set(sizes))}, {', '.join(filter(None, names))}"
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        log.error("%s failed: %s", cells.strip(", "), reason)
+        self.failures.append(Failure(cells.strip(", "), reason, traceback.format_exc()))
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[None]:

@@ -230,6 +230,14 @@ class Experiment:
         if self.tune is not None:
             self._check_tune(self.tune)
 
+    @property
+    def cells(self) -> int:
+        """How many cells are simulated, seeds counted; 0 where that is not known before."""
+        if not self.simulated or self.search is not None:
+            return 0
+        lanes = math.prod(len(names) for names in self.axes.values())
+        return lanes * len(self.dimensions) * len(self.sample_values) * self.seeds
+
     def _check_tune(self, tune: Tune):
         for key, values in tune.settings:
             group, _, setting = key.partition(".")

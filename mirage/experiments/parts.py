@@ -28,9 +28,9 @@ def joined(results: Mapping[str, xr.Dataset], parts: Mapping[str, Experiment]) -
         compat="override",
     )  # fmt: skip
     whole = whole[[*varying, *(name for name in whole.data_vars if name not in varying)]]
-    if "diverged" in whole:  # a cell that a part does not have has not diverged
-        words = whole["diverged"].attrs
-        whole["diverged"] = (whole["diverged"] == 1).assign_attrs(words)
+    for flag in ("diverged", "failed"):  # neither is a cell that a part does not have
+        if flag in whole:
+            whole[flag] = (whole[flag] == 1).assign_attrs(whole[flag].attrs)
     return whole.assign_attrs(_attributes([result.attrs for result in results.values()]))
 
 
@@ -43,6 +43,9 @@ def _without_samples(result: xr.Dataset) -> xr.Dataset:
 def _attributes(each: list[dict[str, Any]]) -> dict[str, Any]:
     """Those of the first, with times added up and the plan of every part."""
     first = dict(each[0])
+    failures = [one for attrs in each for one in json.loads(attrs.get("failures", "[]"))]
+    if failures:
+        first["failures"] = json.dumps(failures)
     for key in SECONDS:
         if key in first:
             first[key] = round(float(np.sum([attrs[key] for attrs in each])), 3)

@@ -10,6 +10,10 @@ from mirage.experiments.experiment import Experiment, Setup
 from mirage.experiments.variables import VARIABLES, measured
 
 
+class AllFailedError(Exception):
+    """No cell of a grid has a result: the error of the first."""
+
+
 class Table:
     """Arrays over (axes, d, sample size, seed, ...), NaN until filled."""
 
@@ -18,6 +22,7 @@ class Table:
         self.cells = (len(experiment.dimensions), samples, experiment.seeds)
         self.shape = (*(len(names) for names in experiment.axes.values()), *self.cells)
         self.arrays: dict[str, np.ndarray] = {}
+        self.filled = np.zeros(self.shape, bool)
 
     def place(self, names: tuple[Any, ...]) -> tuple[int, ...]:
         """Where the setup of these names lies along the axes."""
@@ -40,6 +45,7 @@ class Table:
     ) -> None:
         """Enter the values (seeds, ...) of one setup at one d and sample size."""
         cell = (*self.place(names), self.experiment.dimensions.index(d), sample)
+        self.filled[cell][seeds] = True
         for name, value in values.items():
             array = self.array(name, value.dtype, value.shape[1:])
             array[cell][(seeds, *(slice(k) for k in value.shape[1:]))] = value
@@ -57,6 +63,8 @@ def grid(experiment: Experiment, executor: Executor) -> xr.Dataset:
                 table.fill(names, block.d, sample, block.seeds, values)
                 place = (*table.place(names), experiment.dimensions.index(block.d), sample)
                 designs[place] = block.design.name()
+    if not table.filled.any():
+        raise AllFailedError(executor.failures[0].error)
     return _dataset(experiment, table, designs)
 
 
@@ -87,9 +95,11 @@ def _dataset(experiment: Experiment, table: Table, designs: np.ndarray) -> xr.Da
                 dataset.coords[dim] = np.arange(size)
     dataset["diverged"] = (
         cell,
-        table.arrays["diverged"].astype(bool),
+        table.filled & (table.arrays["diverged"] == 1),
         {"long_name": "not finite at some step or in the trained network", "units": "1"},
     )
+    if not table.filled.all():
+        dataset["failed"] = (cell, ~table.filled, {"long_name": "raised an error", "units": "1"})
     if kind != "n":
         sizes = np.array([experiment.sizes(d) for d in experiment.dimensions])
         dataset["n"] = (("d", kind), sizes, {"long_name": "samples", "units": "1"})

@@ -1,5 +1,8 @@
 """From an experiment to its labelled results."""
 
+import dataclasses
+import functools
+import json
 import logging
 import os
 import time
@@ -7,11 +10,11 @@ from collections.abc import Mapping
 
 import xarray as xr
 
-from mirage.experiments.execute import Executor
+from mirage.experiments.execute import UNKEPT, Executor, Keeper, unwatched
 from mirage.experiments.experiment import GROUPS, Experiment
 from mirage.experiments.parts import joined
 from mirage.experiments.provenance import provenance
-from mirage.experiments.results import grid
+from mirage.experiments.results import AllFailedError, grid
 from mirage.experiments.searching import search
 from mirage.experiments.theory import Theory
 from mirage.experiments.tuning import tuned
@@ -47,50 +50,69 @@ COORDINATES: dict[str, tuple[str, str]] = {
 
 
 def simulate(
-    experiment: Experiment | Mapping[str, Experiment], folder: str | os.PathLike | None = None
+    experiment: Experiment | Mapping[str, Experiment],
+    folder: str | os.PathLike | None = None,
+    *,
+    keeper: Keeper = UNKEPT,
 ) -> xr.Dataset:
     """Run every cell of an experiment and return the labelled results with their provenance.
 
     A cell that diverged is NaN and has `diverged` set. What `theory` predicts stands beside the
     cells, or alone where the experiment has no sample size. Several experiments by name are run
     one after the other and joined along the dimension `part`. With `runtime.profile` a trace of
-    JAX's profiler goes to `folder`.
+    JAX's profiler goes to `folder`. `keeper` says where cells are stored as they are done, so that
+    the same call goes on where an interrupted one was.
     """
     if isinstance(experiment, Mapping):
-        results = {}
+        results, lost = {}, None
         for name, part in experiment.items():
             log.info("part %s", name)
-            results[name] = simulate(part, folder)
-        return joined(results, experiment)
+            try:
+                results[name] = simulate(part, folder, keeper=keeper.part(name))
+            except AllFailedError as error:
+                lost = error
+        if not results:
+            raise lost or ValueError("no parts")
+        return joined(results, {name: experiment[name] for name in results})
     start = time.perf_counter()
     experiment.runtime.configure()
     dataset, executor = xr.Dataset(), None
     with experiment.runtime.traced(folder):
         if experiment.simulated:
-            experiment = tuned(experiment, run_grid)
-            executor = Executor(experiment)
+            experiment = tuned(experiment, functools.partial(run_grid, keeper=keeper.part("tune")))
+            # A search chooses what it asks next by what it found: it cannot leave cells out.
+            goes_on = keeper.goes_on and experiment.search is None
+            executor = Executor(experiment, dataclasses.replace(keeper, goes_on=goes_on))
             run = grid if experiment.search is None else search
             with executor.progress():
                 dataset = run(experiment, executor)
         if experiment.theory is not None:
-            dataset = _with_theory(dataset, experiment, experiment.theory)
+            dataset = _with_theory(dataset, experiment, experiment.theory, keeper)
     _describe(dataset, experiment)
     dataset.attrs = provenance(experiment, executor, time.perf_counter() - start)
+    if executor is not None and executor.failures:
+        dataset.attrs["failures"] = json.dumps([dataclasses.asdict(f) for f in executor.failures])
     return dataset
 
 
-def _with_theory(dataset: xr.Dataset, experiment: Experiment, theory: Theory) -> xr.Dataset:
+def _with_theory(
+    dataset: xr.Dataset, experiment: Experiment, theory: Theory, keeper: Keeper
+) -> xr.Dataset:
     """The results with predictions, which hold for Gaussian inputs and orthonormal directions."""
     for setup in experiment.setups().values():
         if not (setup.inputs.standard_gaussian and setup.directions.orthonormal):
             log.warning("no theory: it is for Gaussian inputs and orthonormal directions")
             return dataset
-    return xr.merge([dataset, theory.compute(experiment)], compat="no_conflicts")
+    compute = functools.partial(theory.compute, experiment)
+    journal = keeper.journal
+    predicted = compute() if journal is None else journal.dataset("theory", compute)
+    return xr.merge([dataset, predicted], compat="no_conflicts")
 
 
-def run_grid(experiment: Experiment) -> xr.Dataset:
-    """The results of an experiment's grid, without provenance."""
-    executor = Executor(experiment)
+def run_grid(experiment: Experiment, *, keeper: Keeper = UNKEPT) -> xr.Dataset:
+    """The results of an experiment's grid, without provenance; an error of any cell is raised."""
+    keeper = dataclasses.replace(keeper, watch=unwatched, goes_on=False)
+    executor = Executor(experiment, keeper)
     with executor.progress():
         return grid(experiment, executor)
 

@@ -1,5 +1,6 @@
 """Results on disk: netCDF4 files, written whole or not at all."""
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -11,18 +12,25 @@ FILE = "results.nc"
 
 def save(dataset: xr.Dataset, folder: str | os.PathLike) -> Path:
     """Write `results.nc` into a folder atomically: a reader sees the old file or the new one."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".results-", suffix=".nc")
+    return write(dataset, Path(folder) / FILE)
+
+
+def write(dataset: xr.Dataset, file: Path) -> Path:
+    """Write a file whole or not at all; OSError where it cannot be."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem}-", suffix=".nc")
     os.close(handle)
     try:
-        dataset.to_netcdf(temporary, engine="netcdf4")
+        try:
+            dataset.to_netcdf(temporary, engine="netcdf4")
+        except RuntimeError as error:  # what the library makes of a disk that is full
+            raise OSError(errno.ENOSPC, f"cannot be written ({error})", str(file)) from error
         os.chmod(temporary, 0o644)
-        os.replace(temporary, folder / FILE)
+        os.replace(temporary, file)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return folder / FILE
+    return file
 
 
 def load(path: str | os.PathLike) -> xr.Dataset:

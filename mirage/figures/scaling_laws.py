@@ -51,8 +51,8 @@ def _curves(dataset: xr.Dataset, name: str, predicted: str, words: str) -> Figur
             if f"{name}_bayes" in dataset:
                 best = dataset[f"{name}_bayes"]
                 best = best.sel({k: v for k, v in place.items() if k in best.dims})
-                words = "Bayes-optimal, d → ∞" if hue == 0 else None
-                axes.plot(best["alpha"], best, "s:", color=colour, mfc="none", label=words)
+                label = "Bayes-optimal, d → ∞" if hue == 0 else "_"
+                axes.plot(best["alpha"], best, "s:", color=colour, mfc="none", label=label)
         alphas = dataset["alpha"]
         axes.set(xscale="log", yscale="log", xlabel=axis_label("alpha"), ylabel=words)
         axes.set_xlim(float(alphas.min()) / 1.5, float(alphas.max()) * 1.5)
