@@ -167,16 +167,26 @@ class Executor:
         numbers = self.experiment.first_seed + np.minimum(np.arange(first, first + width), last - 1)
         keys = self._share(seed_keys(self.experiment, batch.d, numbers))
         for family, sizes in self.plan.together(batch, cells):
-            values = self._kept(batch, family, keys, sizes, (first, last, width))
-            if values is None:
-                continue
-            lanes = len(family.setups)
-            for i, n in enumerate(dict.fromkeys(sizes)):
-                here = slice(i * lanes, (i + 1) * lanes)
-                own = jax.tree.map(lambda a, here=here: a[:, here], values)
-                yield Block(family, batch.design, batch.d, n, slice(first, last), own)
-                if self._bar is not None:
-                    self._bar.update(n * batch.d * (last - first) * lanes)
+            for some, values in self._units(batch, family, keys, sizes, (first, last, width)):
+                lanes = len(some.setups)
+                for i, n in enumerate(dict.fromkeys(sizes)):
+                    here = slice(i * lanes, (i + 1) * lanes)
+                    own = jax.tree.map(lambda a, here=here: a[:, here], values)
+                    yield Block(some, batch.design, batch.d, n, slice(first, last), own)
+                    if self._bar is not None:
+                        self._bar.update(n * batch.d * (last - first) * lanes)
+
+    def _units(self, batch, family, keys, sizes, seeds):
+        """A family and its results; its setups one by one where they failed together."""
+        values = self._kept(batch, family, keys, sizes, seeds)
+        if values is not None:
+            yield family, values
+        elif len(family.setups) > 1:
+            for names, setup in zip(family.names, family.setups, strict=True):
+                alone = Family((names,), (setup,))
+                values = self._kept(batch, alone, keys, sizes, seeds)
+                if values is not None:
+                    yield alone, values
 
     def _kept(self, batch, family, keys, sizes, seeds) -> dict[str, Any] | None:
         """The results of a unit, from the journal or computed; None where it failed."""
@@ -197,8 +207,9 @@ class Executor:
         except Exception as error:
             if not self.keeper.goes_on or OUT_OF_MEMORY in str(error):
                 raise
-            self._note(batch, family, sizes, error)
-            self.keeper.watch(count, failed=True)
+            if len(family.setups) == 1:
+                self._note(batch, family, sizes, error)
+                self.keeper.watch(count, failed=True)
             return None
         if journal is not None:
             journal.put(unit, values)

@@ -123,7 +123,7 @@ class Journal:
 def _read(file: Path) -> dict[str, Values]:
     """The units of a file by their names; every array is read, so that its checksum is checked."""
     units: dict[str, Values] = {}
-    with np.load(file, allow_pickle=False) as stored:
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
         for key in stored.files:
             *path, last = key.split(SEPARATOR)
             place: Values = units

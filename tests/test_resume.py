@@ -1,0 +1,305 @@
+"""Runs that are interrupted, killed, run twice, or fail in part: nothing is lost or mixed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+from filelock import FileLock
+from test_main import QUICK, SMALL, command
+
+import mirage
+from mirage import Experiment, simulate, status
+from mirage.algorithms import LayerwiseGd
+from mirage.config.composition import compose_config
+from mirage.config.fingerprint import fingerprint
+from mirage.experiments import record
+from mirage.experiments.execute import Executor, Keeper
+from mirage.experiments.journal import Journal
+from mirage.experiments.store import save
+from mirage.losses import Huber, Mse
+from mirage.runtime import Default
+
+ONE = {"cos": np.arange(6.0).reshape(2, 3), "trajectory": {"q": np.ones(2, np.float32)}}
+TWO = {"flag": np.array([True, False])}
+
+
+def grid(**changes):
+    settings = {
+        "loss": {"mse": Mse(), "huber": Huber()},
+        "algorithm": LayerwiseGd(steps=3, readout_steps=2),
+        "d": [20, 25],
+        "alpha": [4.0, 9.0],
+        "seeds": 3,
+        "runtime": Default(progress=False),
+    }
+    return Experiment(**{**settings, **changes})
+
+
+def same(a, b):
+    assert set(a.data_vars) == set(b.data_vars)
+    for name in a.data_vars:
+        np.testing.assert_array_equal(a[name].values, b[name].values, err_msg=str(name))
+
+
+def files(journal):
+    return [file for file in journal.folder.iterdir() if file.suffix == ".npz"]
+
+
+def test_a_journal_gives_back_what_it_was_given(tmp_path):
+    journal = Journal(tmp_path, "key")
+    journal.put("one", ONE)
+    assert journal.get("one") is ONE  # not written yet
+    journal.flush()
+    journal.put("two", TWO)
+    journal.flush()
+    again = Journal(tmp_path, "key")
+    for unit, values in (("one", ONE), ("two", TWO), ("one", ONE)):
+        found = again.get(unit)
+        assert found is not None
+        flat = [(found[k], v) for k, v in values.items() if not isinstance(v, dict)]
+        for a, b in flat:
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == b.dtype
+    np.testing.assert_array_equal(again.get("one")["trajectory"]["q"], ONE["trajectory"]["q"])
+    assert again.get("three") is None
+    assert Journal(tmp_path, "other key").get("one") is None
+    assert again.part("b").get("one") is None
+    again.remove()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "pickle"])
+def test_a_file_that_cannot_be_read_is_set_aside_and_the_others_kept(tmp_path, damage, caplog):
+    journal = Journal(tmp_path, "key")
+    journal.put("two", TWO)
+    journal.flush()
+    (kept,) = files(journal)
+    journal.put("one", ONE)
+    journal.flush()
+    (file,) = {*files(journal)} - {kept}
+    content = file.read_bytes()
+    if damage == "pickle":
+        np.savez(file, **{"x/y": np.array([{"a": 1}], object)})
+    else:
+        middle = content.index(b"\x80?", len(content) // 8) if damage == "flipped" else 0
+        flipped = content[:middle] + b"\x81?" + content[middle + 2 :]
+        file.write_bytes({"cut": content[:-40], "flipped": flipped, "empty": b""}[damage])
+    again = Journal(tmp_path, "key")
+    assert again.get("one") is None
+    np.testing.assert_array_equal(again.get("two")["flag"], TWO["flag"])
+    assert "computed again" in caplog.text
+    assert [f.suffix for f in journal.folder.iterdir()].count(".unreadable") == 1
+
+
+@pytest.mark.optimised
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_an_interrupted_grid_goes_on_and_ends_with_the_same_bits(tmp_path, stop_after):
+    whole, units = simulate(grid()), []
+
+    def stops(cells, *, kept=False, failed=False):
+        units.append(cells)
+        if len(units) == stop_after:
+            raise KeyboardInterrupt
+
+    keeper = Keeper(journal=Journal(tmp_path, "key"), watch=stops)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(grid(), keeper=keeper)
+    keeper.flush()
+    counts = {True: 0, False: 0}
+
+    def counted(cells, *, kept=False, failed=False):
+        counts[kept] += cells
+
+    again = simulate(grid(), keeper=Keeper(journal=Journal(tmp_path, "key"), watch=counted))
+    assert counts[True] == sum(units)
+    assert counts[True] + counts[False] == grid().cells == 24
+    same(whole, again)
+
+
+def test_cells_that_raise_are_flagged_and_the_others_kept(monkeypatch):
+    train = Executor._train
+
+    def fails(self, batch, *rest):
+        if batch.d == 25:
+            raise RuntimeError("no luck\nat all")
+        return train(self, batch, *rest)
+
+    whole = simulate(grid())
+    monkeypatch.setattr(Executor, "_train", fails)
+    with pytest.raises(RuntimeError, match="no luck"):
+        simulate(grid())
+    results = simulate(grid(), keeper=Keeper(goes_on=True))
+    assert results.failed.sel(d=25).all()
+    assert not results.failed.sel(d=20).any()
+    assert not results.diverged.any()
+    assert results.cos_best.sel(d=25).isnull().all()
+    np.testing.assert_array_equal(results.cos_best.sel(d=20), whole.cos_best.sel(d=20))
+    first, second = json.loads(results.attrs["failures"])
+    assert first["error"] == "RuntimeError: no luck"
+    assert "in fails" in first["traceback"]
+    assert (first["cells"], second["cells"]) == (
+        "d=25, n=[100, 225], mse",
+        "d=25, n=[100, 225], huber",
+    )
+
+
+def test_fingerprints_differ_where_numbers_do(tmp_path):
+    plugin = tmp_path / "own.py"
+    plugin.write_text("A = 1\n")
+    overrides = ["d=20", f"plugins=[{plugin}]"]
+    first = fingerprint(compose_config(overrides))
+    for other in ("runtime.memory=3 GB", "figure=learning_curves", "runtime.progress=false"):
+        assert fingerprint(compose_config([*overrides, other])) == first
+    for other in ("d=21", "loss.delta=2", "seeds=11", "compare.loss=[mse]", "+theory=spectral"):
+        assert fingerprint(compose_config([*overrides, other])) != first
+    plugin.write_text("A = 2\n")
+    assert fingerprint(compose_config(overrides)) != first
+
+
+def test_one_process_a_folder_and_its_state(tmp_path):
+    status_file = tmp_path / record.FILE
+    progress = record.Record(tmp_path, fingerprint="f", figure="recovery", total=10)
+    refused = pytest.raises(record.FolderInUseError, match="process")
+    with record.held(tmp_path), refused, record.held(tmp_path):
+        pass
+    with record.held(tmp_path):  # it was let go
+        pass
+    progress.advance(4)
+    progress.advance(2, kept=True)
+    progress.write()
+    assert record.state(record.read(tmp_path)) == "running"
+    assert "6/10" in status.table(status.rows(tmp_path))
+    said = record.read(tmp_path)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    status_file.write_text(json.dumps({**said, "pid": gone.pid}))
+    assert record.state(record.read(tmp_path)) == "killed"
+    progress.end("finished")
+    assert "1 runs: 1 finished" in status.table(status.rows(tmp_path))
+    status_file.write_text("{")
+    assert record.read(tmp_path) == {}
+
+
+def test_time_left_is_that_of_the_cells_computed_here():
+    said = {"state": "running", "host": "elsewhere", "total": 100, "done": 60, "kept": 40}
+    assert status.left({**said, "seconds": 10.0}) == 20.0
+    assert status.left({**said, "seconds": 10.0, "state": "finished"}) is None
+    assert status.left({**said, "kept": 60, "seconds": 1.0}) is None
+
+
+def test_the_same_command_again_does_nothing_and_another_config_sets_results_aside(tmp_path):
+    arguments = ["+experiment=huber_vs_mse", *SMALL, "theory=null"]
+    first = command(*arguments, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    (folder,) = (tmp_path / "outputs" / "huber_vs_mse").iterdir()
+    written = (folder / "results.nc").stat().st_mtime_ns
+    again = command(*arguments, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "finished already" in again.stdout
+    assert again.stdout.splitlines()[-9:] == first.stdout.splitlines()[-9:]
+    assert (folder / "results.nc").stat().st_mtime_ns == written
+    other = command(*arguments, "root_seed=1", f"hydra.run.dir={folder}", cwd=tmp_path)
+    assert other.returncode == 0, other.stderr
+    assert "the results of another config that were here are now" in other.stdout
+    aside = xr.load_dataset(folder / f"results-{folder.name}.nc")
+    assert not aside.equals(mirage.load(folder))
+    # A file that was cut is not taken for a result.
+    (folder / "results.nc").write_bytes((folder / "results.nc").read_bytes()[:1000])
+    mended = command(*arguments, "root_seed=1", f"hydra.run.dir={folder}", cwd=tmp_path)
+    assert mended.returncode == 0, mended.stderr
+    assert "it runs again" in mended.stdout
+    assert mirage.load(folder).cos_best.notnull().all()
+    # Two at once.
+    lock = FileLock(folder / record.LOCK)
+    with lock:
+        second = command(*arguments, f"hydra.run.dir={folder}", cwd=tmp_path)
+    assert second.returncode == 1
+    assert "is running there" in second.stderr
+    assert len(second.stderr.strip().splitlines()) <= 2
+
+
+BROKEN = '''
+from mirage.losses import Huber
+
+
+class Broken(Huber):
+    """A loss that does not hold everywhere."""
+
+    def value(self, t, y):
+        raise RuntimeError("does not hold")
+'''
+
+
+def test_a_loss_that_raises_leaves_its_traceback_and_the_other_losses(tmp_path):
+    (tmp_path / "own.py").write_text(BROKEN)
+    own = ["plugins=[own.py]", "compare.loss=[huber,broken]", *SMALL, "hydra.run.dir=here"]
+    done = command(*own, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "RuntimeError: does not hold; the tracebacks are in here/failures.txt" in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert "in value" in (tmp_path / "here" / "failures.txt").read_text()
+    said = record.read(tmp_path / "here")
+    assert (said["state"], said["done"]) == ("failed", 8)
+    results = mirage.load(tmp_path / "here")
+    assert results.failed.sel(loss="broken").all()
+    assert results.cos_best.sel(loss="huber").notnull().all()
+
+
+@pytest.mark.slow
+def test_interrupts_and_kills_lose_nothing(tmp_path):
+    """Ctrl-C, a cluster's SIGTERM, and SIGKILL at different moments, then the same numbers."""
+    arguments = ["+experiment=huber_vs_mse", "theory=null", "seeds=40", "algorithm.steps=30"]
+    arguments += ["d=[20,30,40,50,60,70]", "alpha=[4,9,15,20,25]", "runtime.devices=1"]
+    whole = command(*arguments, "hydra.run.dir=whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    run = [sys.executable, "-m", "mirage", *arguments, "hydra.run.dir=killed"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    stops = [signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL]
+    done = 0
+    for stop in stops:
+        process = subprocess.Popen(run, cwd=tmp_path, env=QUICK, **pipes)
+        end = time.monotonic() + 120
+        while time.monotonic() < end and process.poll() is None:
+            said = record.read(tmp_path / "killed")
+            if said.get("pid") == process.pid and said["done"] > said["kept"]:
+                break
+            time.sleep(0.2)
+        process.send_signal(stop)
+        _, errors = process.communicate(timeout=120)
+        if stop != signal.SIGKILL and process.returncode:
+            assert process.returncode == 130, errors
+            assert "the same command goes on where it was" in errors
+        said = record.read(tmp_path / "killed")
+        assert said["kept"] >= done  # nothing that was written is computed again
+        if process.returncode == 0:
+            break
+        if stop != signal.SIGKILL:
+            assert record.state(said) == "interrupted"
+            done = said["done"]
+        else:
+            assert record.state(said) == "killed"
+    last = command(*arguments, "hydra.run.dir=killed", cwd=tmp_path)
+    assert last.returncode == 0, last.stderr
+    same(mirage.load(tmp_path / "whole"), mirage.load(tmp_path / "killed"))
+    assert not (tmp_path / "killed" / "cells").exists()
+
+
+def test_a_disk_that_is_full_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    before = xr.Dataset({"a": 1.0})
+    save(before, tmp_path)
+
+    def full(self, *arguments, **named):
+        raise RuntimeError("NetCDF: HDF error")
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+    with pytest.raises(OSError, match="cannot be written"):
+        save(xr.Dataset({"a": 2.0}), tmp_path)
+    monkeypatch.undo()
+    assert mirage.load(tmp_path).equals(before)
+    assert os.listdir(tmp_path) == ["results.nc"]
