@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -49,8 +50,11 @@ class RunError(Exception):
     """A run that started and could not end."""
 
 
-def run(config: DictConfig) -> None:
-    """Run one composed config into Hydra's run folder, or go on with what is there."""
+def run(config: DictConfig, command: str) -> None:
+    """Run one composed config into Hydra's run folder, or go on with what is there.
+
+    `command` is what was typed.
+    """
     parts = build_all(config)
     output = Path(HydraConfig.get().runtime.output_dir)
     runtime = next(iter(parts.values())).runtime
@@ -60,7 +64,7 @@ def run(config: DictConfig) -> None:
             follow(config, parts, output)
             return
         with record.held(output):
-            lead(config, parts, output)
+            lead(config, parts, output, command)
     except record.FolderInUseError as error:
         raise RunError(str(error)) from error
     except OSError as error:
@@ -80,7 +84,7 @@ def follow(config: DictConfig, parts: dict[str, Experiment], output: Path) -> No
     simulate(next(iter(parts.values())) if len(parts) == 1 else parts, output)
 
 
-def lead(config: DictConfig, parts: dict[str, Experiment], output: Path) -> None:
+def lead(config: DictConfig, parts: dict[str, Experiment], output: Path, command: str) -> None:
     """Run in a folder that nobody else runs in."""
     experiment, key = next(iter(parts.values())), fingerprint(config)
     before = record.read(output)
@@ -95,7 +99,9 @@ def lead(config: DictConfig, parts: dict[str, Experiment], output: Path) -> None
             where = list(part.dimensions)
             log.info("%s: d=%s, %d seeds", part.name, where, part.seeds)
     total = sum(part.cells for part in parts.values())
-    status = record.Record(output, fingerprint=key, figure=config.figure, total=total or None)
+    status = record.Record(
+        output, fingerprint=key, figure=config.figure, total=total or None, command=command
+    )
     # Several processes would have to agree on what is there: together they start anew.
     journal = None if experiment.runtime.distributed else Journal(output, key)
     keeper = Keeper(journal=journal, watch=status.advance, goes_on=True)
@@ -142,13 +148,18 @@ def present(
     drawn: bool = False,
 ) -> None:
     """Draw the figure, unless it is there, and print the summary and where things are."""
-    image = output / f"{experiment.name}.png"
+    image, reason = output / f"{experiment.name}.png", ""
     if not (drawn and image.exists()):
-        image = figures.write(figures.draw(results, config.figure), output, experiment.name)[0]
+        try:
+            figures.write(figures.draw(results, config.figure), output, experiment.name)
+        except ValueError as error:  # results that this figure is not made for
+            reason = str(error)
     print(summary(results))
     if experiment.runtime.profile and experiment.simulated:
         print(profile(results, output))
-    print(f"\nfigure:  {_shown(image)}\nresults: {_shown(output / RESULTS)}")
+    print(f"\nfigure:  {reason or _shown(image)}\nresults: {_shown(output / RESULTS)}")
+    if reason:
+        log.warning("no figure: %s; the same command with another figure=... draws one", reason)
 
 
 def stored(output: Path) -> xr.Dataset | None:
@@ -295,12 +306,17 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a cluster ends a job
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's printer
     arguments = prepare(sys.argv[1:])
+    command = shlex.join(["python", "-m", "mirage", *sys.argv[1:]])
+
+    def task(config: DictConfig) -> None:
+        run(config, command)
+
     try:
         import_plugins(plugins_in(arguments))
         register()
         check(arguments)
         sys.argv = ["mirage", *arguments]
-        hydra.main(str(folder("conf")), "config", version_base="1.3")(run)()
+        hydra.main(str(folder("conf")), "config", version_base="1.3")(task)()
     except ConfigError as error:
         sys.exit(_fail(str(error), 2))
     except BrokenPipeError:  # whoever read our output has gone

@@ -76,7 +76,15 @@ def _alive(pid: int) -> bool:
 class Record:
     """Writes `status.json` of a run: the cells that are done, of how many, since when."""
 
-    def __init__(self, folder: Path, *, fingerprint: str, figure: str, total: int | None):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        fingerprint: str,
+        figure: str,
+        total: int | None,
+        command: str = "",
+    ):
         self.folder = folder
         self._start = time.monotonic()
         self._last = -INTERVAL
@@ -84,6 +92,7 @@ class Record:
             "state": "running",
             "fingerprint": fingerprint,
             "figure": figure,
+            "command": command,
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "started": _now(),
