@@ -1,7 +1,9 @@
 """The page about a run or a sweep, and the file that gathers a sweep."""
 
 import json
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from omegaconf import OmegaConf
+from selenium import webdriver
 from test_main import QUICK, SMALL, command
 
 import mirage
@@ -114,7 +117,9 @@ def test_a_page_about_a_run_stands_alone_and_says_all_there_is(tmp_path):
     shown = mirage.load(tmp_path / "here").cos_best.median("seed").values.ravel()
     for value in shown:
         assert f"{value:.4g}" in page.text["td"]
-    other = module("report", "here", "--figure", "learning_curves", "--output", "c.html", cwd=tmp_path)
+    other = module(
+        "report", "here", "--figure", "learning_curves", "--output", "c.html", cwd=tmp_path
+    )
     assert other.returncode == 0, other.stderr
     assert "figure-learning_curves" in (tmp_path / "c.html").read_text()
     nothing = module("report", "nowhere", cwd=tmp_path)
@@ -170,3 +175,68 @@ def module_text(tmp_path, folder):
     made = module("report", folder, cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     return (tmp_path / folder / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium, as Debian's packages chromium and chromium-driver install it."""
+    found = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in found:
+        pytest.skip("no Chromium here: apt install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = found[0]
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
+                 "disable-background-networking", "disable-component-update", "disable-sync"):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(found[1]))
+    yield driver
+    driver.quit()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 390])
+def test_in_a_browser_figures_show_tables_sort_and_filter(browser, tmp_path, scheme, width):
+    data = results((3, 12, 4)).assign_attrs(experiment="seen")
+    mirage.save(data.expand_dims(d=[50]).transpose("loss", "d", "alpha", "seed"), tmp_path)
+    page = tmp_path / "page.html"
+    page.write_text(render(collect(tmp_path)))
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(page.as_uri())
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    figure = browser.find_element("css selector", "figure svg")
+    assert figure.is_displayed()
+    assert figure.size["width"] > 0.8 * min(width, 900)
+    assert figure.size["height"] > 150
+    # Nothing is cut off: what is wide scrolls inside its own box.
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    ink, paper = browser.execute_script(
+        "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor];"
+    )
+    assert (brightness(ink) > brightness(paper)) == (scheme == "dark")
+    assert abs(brightness(ink) - brightness(paper)) > 150
+    heads = browser.find_elements("css selector", "#cells th button")
+    at = [head.text for head in heads].index("cos_best")
+    for order in (1, -1):
+        heads[at].click()
+        values = [float(row[at]) for row in shown(browser)]
+        assert values == sorted(values, reverse=order < 0)
+    field = browser.find_element("id", "filter")
+    field.send_keys("loss1 12")
+    assert [row[:3] for row in shown(browser)] == [["loss1", "50", "12"]]
+    assert browser.find_element("id", "shown").text == "1 of 36"
+
+
+def brightness(colour):
+    return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
+
+
+def shown(browser):
+    """The texts of the rows of cells that are not hidden."""
+    return browser.execute_script(
+        "return Array.from(document.querySelectorAll('#cells tbody tr:not([hidden])'), "
+        "row => Array.from(row.cells, cell => cell.textContent));"
+    )
