@@ -185,8 +185,8 @@ def browser():
         pytest.skip("no Chromium here: apt install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = found[0]
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
-                 "disable-background-networking", "disable-component-update", "disable-sync"):  # fmt: skip
+    quiet = "disable-gpu disable-quic disable-background-networking disable-component-update"
+    for flag in f"headless no-sandbox no-first-run disable-sync {quiet}".split():
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(found[1]))
