@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from mirage.experiments import load, record
+from mirage import record
+from mirage.experiments import load
 from mirage.experiments.store import write
 
 WORDS = "Write the results of every finished run below a folder into one netCDF file."

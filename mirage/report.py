@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 
 from mirage import figures
-from mirage.experiments.record import write_text
+from mirage.record import write_text
 from mirage.reporting import collect, render
 
 WORDS = (

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from mirage.experiments import record
+from mirage import record
 
 WORDS = (
     "State, cells done of all, failed cells, time so far and time left of every run below a "

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mirage.config import ConfigError, compose, compose_config
 from mirage.config.overrides import prepare
-from mirage.config.schema import OPTION_GROUPS, OPTIONAL_GROUPS, folder
+from mirage.config.schema import OPTION_GROUPS, OPTIONAL_GROUPS
+from mirage.folders import folder
 from mirage.losses import Huber, Mse
 from mirage.targets import Hermite
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mirage
-from mirage.config.schema import folder
+from mirage.folders import folder
 
 # Compiled with few of XLA's passes: nearly all of the time is compilation.
 QUICK = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -52,9 +52,13 @@ def test_a_multirun_gives_the_numbers_of_the_grid(tmp_path):
 @pytest.mark.parametrize("sweep", [f.stem for f in folder("sweeps").glob("*.yaml")])
 def test_every_sweep_runs(sweep, tmp_path):
     small = [s for s in SMALL if not s.startswith("d=")]
+    searches = sweep == "minimal_samples_vs_d"
+    if searches:
+        small = ["seeds=2", "algorithm.steps=3", "search.tolerance=0.2"]
     done = command("-m", f"+sweep={sweep}", *small, "d=20", "hydra.sweep.dir=s", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert mirage.load(tmp_path / "s").cos_best.notnull().all()
+    results = mirage.load(tmp_path / "s")
+    assert "status" in results if searches else results.cos_best.notnull().all()
 
 
 @pytest.mark.parametrize(

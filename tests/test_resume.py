@@ -14,11 +14,10 @@ from filelock import FileLock
 from test_main import QUICK, SMALL, command
 
 import mirage
-from mirage import Experiment, simulate, status
+from mirage import Experiment, record, simulate, status
 from mirage.algorithms import LayerwiseGd
 from mirage.config.composition import compose_config
 from mirage.config.fingerprint import fingerprint
-from mirage.experiments import record
 from mirage.experiments.execute import Executor, Keeper
 from mirage.experiments.journal import Journal
 from mirage.experiments.store import save

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import mirage
 from mirage import Experiment, simulate
-from mirage import __main__ as main
+from mirage import command_line as main
 from mirage.algorithms import FullBatchGd, PowerIteration
 from mirage.analysis.minimal_samples import theorem_samples, trend
 from mirage.designs import Dense

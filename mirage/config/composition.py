@@ -17,9 +17,9 @@ from mirage.config.schema import (
     KEYS,
     OPTION_GROUPS,
     OPTIONAL_GROUPS,
-    folder,
     register,
 )
+from mirage.folders import folder
 
 
 def compose_config(overrides: Sequence[str], *, config_dir: str | None = None) -> DictConfig:
@@ -34,9 +34,13 @@ def compose_config(overrides: Sequence[str], *, config_dir: str | None = None) -
         overrides = [*overrides, f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
     try:
         with initialize_config_dir(str(folder("conf")), version_base="1.3", job_name="mirage"):
-            return hydra_compose("config", overrides=list(overrides))
+            config = hydra_compose("config", overrides=list(overrides))
     except Exception as error:  # Hydra, OmegaConf and YAML each raise families of their own
         raise ConfigError(explain(error, KEYS)) from error
+    for key in KEYS:
+        if key not in config and key not in OPTIONAL_GROUPS:
+            raise ConfigError(f"~{key}: every config has this key; expected a value for it")
+    return config
 
 
 def _check_choices(overrides: Sequence[str], config_dir: str | None) -> None:

@@ -22,6 +22,7 @@ from mirage.experiments.experiment import GROUPS
 from mirage.experiments.search import Search
 from mirage.experiments.theory import Theory
 from mirage.experiments.tune import Tune
+from mirage.folders import folder
 from mirage.options import Option
 from mirage.runtime import Runtime
 
@@ -85,13 +86,6 @@ class Config:
 
 
 KEYS = tuple(field.name for field in dataclasses.fields(Config))
-
-
-def folder(name: str) -> Path:
-    """The folder `conf` or `sweeps`: inside the package when installed, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    inside, beside = package / name, package.parent / name
-    return inside if inside.is_dir() else beside
 
 
 def schema(option: type[Option]) -> type:

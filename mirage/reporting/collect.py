@@ -16,9 +16,9 @@ import xarray as xr
 import yaml
 from omegaconf import OmegaConf
 
-from mirage import figures
+from mirage import figures, record
 from mirage.config import compose_config
-from mirage.experiments import load, record
+from mirage.experiments import load
 from mirage.experiments.store import FILE
 
 # What a table of cells shows, where there is such a variable: medians over seeds.
