@@ -45,9 +45,12 @@ def small(command: str) -> list[str]:
     return shrunk + [word for key, word in defaults.items() if key not in keys]
 
 
-def theory_only(command: str) -> list[str]:
-    """The arguments of a diagnosis, which has no sizes to bring down."""
-    return shlex.split(command.split("python -m mirage.diagnose", 1)[1], comments=True)
+def module_and_arguments(command: str) -> tuple[str, list[str]]:
+    """What is run, with sizes brought down where there are any."""
+    module, rest = re.fullmatch(r"python -m (mirage[.\w]*)(.*)", command.strip()).groups()
+    if module == "mirage":
+        return module, small(command)
+    return module, shlex.split(rest, comments=True)
 
 
 def blocks_that_define_files(folder: Path) -> None:
@@ -66,20 +69,20 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS)
 def test_shell_commands_run(command, tmp_path):
     blocks_that_define_files(tmp_path)
-    theory = "mirage.diagnose" in command
-    module, words = (
-        ("mirage.diagnose", theory_only(command)) if theory else ("mirage", small(command))
-    )
+    module, words = module_and_arguments(command)
     run = [sys.executable, "-m", module, *words]
     # All but the first compile with few of XLA's passes: most of the time is compilation.
     environment = dict(os.environ)
     if command != SHELL[0]:
         environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    done = subprocess.run(
-        run, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment
-    )
+    how = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
+    if "DIR" in words:  # of a run that is there
+        first = small("python -m mirage +experiment=huber_vs_mse alpha=[3,6] hydra.run.dir=DIR")
+        made = subprocess.run([sys.executable, "-m", "mirage", *first], **how, env=environment)
+        assert made.returncode == 0, made.stderr
+    done = subprocess.run(run, **how, env=environment)
     assert done.returncode == 0, done.stderr
-    if "--" not in command and not theory:
+    if "--" not in command and module == "mirage":
         assert list((tmp_path / "outputs").rglob("results.nc"))
 
 
