@@ -1,4 +1,4 @@
-"""Every command and every piece of Python in the README, as written, but small."""
+"""Every command and every piece of Python in the README and the docs, as written, but small."""
 
 import os
 import re
@@ -9,17 +9,22 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text(), re.DOTALL)
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCKS = [b for p in PAGES for b in re.findall(r"```(\w+)\n(.*?)```", p.read_text(), re.DOTALL)]
 SHELL = [
     line
     for language, text in BLOCKS
     if language == "bash"
     for line in text.splitlines()
-    if "python -m mirage" in line
+    if "python -m mirage" in line and "+sweep=" not in line  # test_main runs every sweep
 ]
-INLINE = re.findall(r"`(python -m mirage[ .][^`]+)`", README.read_text())
+INLINE = [c for p in PAGES for c in re.findall(r"`(python -m mirage[ .][^`]+)`", p.read_text())]
 PYTHON = [text for language, text in BLOCKS if language == "python"]
+# Blocks that are files of the user's, by the names in their first lines.
+FILES = {m[1]: text for text in PYTHON if (m := re.match(r"# (\w+\.py)\n", text))}
+SCRIPTS = [text for text in PYTHON if text not in FILES.values() and not text.startswith("# my_")]
 
 
 def small(command: str) -> list[str]:
@@ -47,22 +52,21 @@ def small(command: str) -> list[str]:
 
 def module_and_arguments(command: str) -> tuple[str, list[str]]:
     """What is run, with sizes brought down where there are any."""
-    module, rest = re.fullmatch(r"python -m (mirage[.\w]*)(.*)", command.strip()).groups()
+    module, rest = re.search(r"python -m (mirage[.\w]*)(.*)", command).groups()
     if module == "mirage":
         return module, small(command)
     return module, shlex.split(rest, comments=True)
 
 
 def blocks_that_define_files(folder: Path) -> None:
-    for text in PYTHON:
-        if "class Bump(Target)" in text:
-            (folder / "my_target.py").write_text(text)
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
 
 
 # The first command, and those that run nothing; the others take a minute or two together.
 COMMANDS = [
     command if place == 0 or "--" in command else pytest.param(command, marks=pytest.mark.slow)
-    for place, command in enumerate([*SHELL, *INLINE])
+    for place, command in enumerate(dict.fromkeys([*SHELL, *INLINE]))
 ]
 
 
@@ -87,11 +91,11 @@ def test_shell_commands_run(command, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", PYTHON, ids=range(len(PYTHON)))
+@pytest.mark.parametrize("text", SCRIPTS, ids=range(len(SCRIPTS)))
 def test_python_runs(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     smaller = re.sub(r"d=\[100(, 200)?\]", "d=[20]", text)
-    exec(compile(smaller, "README", "exec"), {"__name__": "readme"})
+    exec(compile(smaller, "docs", "exec"), {"__name__": "readme"})
     if "savefig" in text:
         assert {"recovery.png", "my_run"} <= set(os.listdir(tmp_path))
 
