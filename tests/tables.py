@@ -36,7 +36,7 @@ ACTIVATIONS = [*_own(Activation), Activation.options()["hermite"](degree=5)]
 # Message passing moves r² columns a step, and stops when it has settled: a few steps are enough.
 _AMP = pytest.param(Amp(steps=6, start_steps=4), marks=pytest.mark.slow)
 # What compiles longest, and does what others do too: among the slow tests.
-_LATE = ("linearised_amp", "full_batch_gd", "gd_and_power_iteration")
+_LATE = ("linearised_amp", "full_batch_gd", "gd_and_power_iteration", "three_layer")
 ALGORITHMS = [
     _AMP
     if a.name() == "amp"

@@ -227,9 +227,9 @@ def test_unit_rows_are_what_stage_2_sees():
 @pytest.mark.parametrize(
     ("design", "algorithm"),
     [
-        (Dense(), LayerwiseGd(steps=3)),
+        pytest.param(Dense(), LayerwiseGd(steps=3), marks=pytest.mark.slow),
         (Streamed(), LayerwiseGd(steps=3)),
-        (Deferred(), LayerwiseGd(steps=3)),
+        pytest.param(Deferred(), LayerwiseGd(steps=3), marks=pytest.mark.slow),
         (Streamed(block=32), OnlineSgd(saves=2)),
         (Deferred(block=32), OnlineSgd(saves=2)),
     ],

@@ -288,6 +288,7 @@ def test_two_stages_predict_the_mean_where_nothing_is_found_and_the_law_where_al
     assert float(error.sel(alpha=200).mean()) == pytest.approx(predicted, rel=0.25)
 
 
+@pytest.mark.slow
 def test_nothing_beats_the_posterior_mean_whose_curve_may_stand_beside_the_spectral_one():
     """One feature without noise: missed up to n/d = 1, known from there on."""
     experiment = Experiment(

@@ -97,6 +97,7 @@ def test_differences_are_those_keys_that_were_changed():
     assert "root_seed" not in found
 
 
+@pytest.mark.slow
 def test_a_page_about_a_run_stands_alone_and_says_all_there_is(tmp_path):
     arguments = ["+experiment=huber_vs_mse", *SMALL, "theory=null", "hydra.run.dir=here"]
     done = command(*arguments, cwd=tmp_path)

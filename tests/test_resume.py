@@ -192,6 +192,7 @@ def test_time_left_is_that_of_the_cells_computed_here():
     assert status.left({**said, "kept": 60, "seconds": 1.0}) is None
 
 
+@pytest.mark.slow
 def test_the_same_command_again_does_nothing_and_another_config_sets_results_aside(tmp_path):
     arguments = ["+experiment=huber_vs_mse", *SMALL, "theory=null"]
     first = command(*arguments, cwd=tmp_path)
