@@ -27,7 +27,7 @@ from mirage import figures, record
 from mirage.analysis.minimal_samples import searched
 from mirage.config import ConfigError, build_all, compose_config
 from mirage.config.errors import explain
-from mirage.config.fingerprint import fingerprint
+from mirage.config.fingerprint import fingerprint, sweep_fingerprint
 from mirage.config.overrides import prepare
 from mirage.config.plugins import import_plugins, plugins_in
 from mirage.config.schema import KEYS, register
@@ -250,26 +250,34 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def check(arguments: list[str]) -> None:
-    """Compose and build every job's config before a folder is made; ConfigError if one fails."""
+def check(arguments: list[str]) -> list[str]:
+    """Compose and build every job's config before a folder is made; ConfigError if one fails.
+
+    The arguments are returned, for a multirun with a folder that the same command finds again.
+    """
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     known = parser.parse_args(arguments)
     if known.help or known.hydra_help or known.info or known.shell_completion:
-        return
+        return arguments
     jobs = [parsed(known.overrides)]
     if known.multirun:
         jobs = BasicSweeper.split_arguments(jobs[0], max_batch_size=None)[0][:CHECKED_JOBS]
     else:
         jobs = [[override.input_line or "" for override in jobs[0]]]
-    for job in jobs:
-        config = compose_config(job, config_dir=known.config_dir)
+    configs = [compose_config(job, config_dir=known.config_dir) for job in jobs]
+    for config in configs:
         if config.figure not in figures.FIGURES:
             names = ", ".join(figures.FIGURES)
             raise ConfigError(f"figure={config.figure!r}: expected one of {names}")
         for part in build_all(config).values():
             if not known.multirun and not known.cfg:
                 plan(part)
+    if known.multirun and not any(one.startswith("hydra.sweep.dir=") for one in arguments):
+        first = configs[0]
+        place = f"outputs/{first.name}/multirun_{sweep_fingerprint(first, arguments)}"
+        return [*arguments, f"hydra.sweep.dir={place}"]
+    return arguments
 
 
 def parsed(overrides: list[str]) -> list[Override]:
@@ -315,8 +323,7 @@ def main() -> None:
     try:
         import_plugins(plugins_in(arguments))
         register()
-        check(arguments)
-        sys.argv = ["mirage", *arguments]
+        sys.argv = ["mirage", *check(arguments)]
         hydra.main(str(folder("conf")), "config", version_base="1.3")(task)()
     except ConfigError as error:
         sys.exit(_fail(str(error), 2))

@@ -303,3 +303,34 @@ def test_a_disk_that_is_full_leaves_the_file_that_was_there(tmp_path, monkeypatc
     monkeypatch.undo()
     assert mirage.load(tmp_path).equals(before)
     assert os.listdir(tmp_path) == ["results.nc"]
+
+
+SWEEP = ["-m", "+experiment=huber_vs_mse", "theory=null", *SMALL[2:], "d=20,25", "alpha=4,9"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+def test_a_sweep_is_found_again_whatever_launches_it(tmp_path, launcher):
+    how = ["runtime.devices=1", f"hydra/launcher={launcher}"]
+    first = command(*SWEEP, *how, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    (folder,) = (tmp_path / "outputs" / "huber_vs_mse").iterdir()
+    assert folder.name.startswith("multirun_")
+    results = mirage.load(folder)
+    assert results.cos_best.notnull().all()
+    assert results.cos_best.sizes == {"loss": 2, "d": 2, "alpha": 2, "seed": 2}
+    (folder / "1" / "status.json").unlink()
+    (folder / "1" / "results.nc").unlink()  # as if it had been killed
+    again = command(*SWEEP, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("finished already") == 3
+    same(mirage.load(folder), results)
+    other = command(*SWEEP[:-1], "alpha=4", cwd=tmp_path)
+    assert other.returncode == 0, other.stderr
+    assert len(list(folder.parent.iterdir())) == 2
+
+
+def test_a_launcher_that_is_missing_is_named_with_what_installs_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(mirage.ConfigError, match=r'joblib: not installed.*"mirage\[joblib\]"'):
+        compose_config(["hydra/launcher=joblib"])

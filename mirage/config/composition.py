@@ -1,5 +1,6 @@
 """Overrides in, a composed config out."""
 
+import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,9 +44,26 @@ def compose_config(overrides: Sequence[str], *, config_dir: str | None = None) -
     return config
 
 
+# Launchers that are optional extras: the plugin that each needs, and the extra that brings it.
+LAUNCHERS = {
+    "joblib": ("hydra_joblib_launcher", "joblib"),
+    "submitit_local": ("hydra_submitit_launcher", "slurm"),
+    "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
+}
+
+
+def _check_launcher(override: str) -> None:
+    """Say what to install where a launcher is missing."""
+    plugin, extra = LAUNCHERS.get(override.removeprefix("hydra/launcher="), ("", ""))
+    if plugin and importlib.util.find_spec(f"hydra_plugins.{plugin}") is None:
+        raise ConfigError(f'{override}: not installed; expected pip install "mirage[{extra}]"')
+
+
 def _check_choices(overrides: Sequence[str], config_dir: str | None) -> None:
     """Refuse unknown groups and options with a better message than Hydra's."""
     for override in overrides:
+        if override.startswith("hydra/launcher="):
+            _check_launcher(override)
         match = re.fullmatch(r"(\+{0,2})([\w/]+)=([\w,]+)", override)
         if not match or "/" in match[2]:
             continue

@@ -24,22 +24,9 @@ def fingerprint(config: DictConfig) -> str:
 
 
 def sweep_fingerprint(config: DictConfig, overrides: Iterable[str]) -> str:
-    """Of the config that the jobs of a multirun share, and of what makes them differ."""
-    own = [one for one in overrides if not one.lstrip("+~").startswith(OTHER)]
+    """Of the first job's config and of the overrides, which say what the other jobs are."""
+    own = [one for one in overrides if "=" in one and not one.lstrip("+~").startswith(OTHER)]
     return _digest([fingerprint(config), sorted(own)])
-
-
-def register_fingerprints() -> None:
-    """Let configs name folders by them: `${fingerprint:}`, `${sweep_fingerprint:}`."""
-
-    def of_run(*, _root_: DictConfig) -> str:
-        return fingerprint(_root_)
-
-    def of_sweep(*, _root_: DictConfig) -> str:
-        return sweep_fingerprint(_root_, _root_.hydra.overrides.task)
-
-    OmegaConf.register_new_resolver("fingerprint", of_run, replace=True)
-    OmegaConf.register_new_resolver("sweep_fingerprint", of_sweep, replace=True)
 
 
 def _paths(value: Any) -> Iterator[str]:
@@ -67,3 +54,12 @@ def _content(path: str) -> str:
 def _digest(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+
+
+def _of_run(*, _root_: DictConfig) -> str:
+    return fingerprint(_root_)
+
+
+# So that configs can name folders by it, as `${fingerprint:}`. At import, as a worker of a launcher
+# imports this and composes nothing itself.
+OmegaConf.register_new_resolver("fingerprint", _of_run, replace=True)

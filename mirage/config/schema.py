@@ -17,7 +17,6 @@ import yaml
 from hydra.core.config_store import ConfigStore
 
 from mirage.config.errors import ConfigError
-from mirage.config.fingerprint import register_fingerprints
 from mirage.experiments.experiment import GROUPS
 from mirage.experiments.search import Search
 from mirage.experiments.theory import Theory
@@ -139,7 +138,6 @@ def check_type(key: str, value: Any, kind: Any) -> None:
 
 def register() -> None:
     """Make schemas, options without a file of their own, and named sweeps known to Hydra."""
-    register_fingerprints()
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     conf = folder("conf")
