@@ -306,3 +306,22 @@ def test_setups_that_differ_in_numbers_and_losses_alone_are_one_family():
     )
     groups = families(experiment.setups())
     assert [len(family.setups) for family in groups] == [6, 6]
+
+
+def test_runs_that_differ_in_a_setting_load_along_it(tmp_path):
+    for place, delta in enumerate((0.5, 2.0)):
+        config = {
+            "loss": {"name": "huber", "delta": delta},
+            "algorithm": {"name": "layerwise_gd", "steps": 3},
+            "runtime": {"name": "default", "memory": f"{place} GB"},
+        }
+        results = xr.Dataset(
+            {"cos_best": (("d", "seed"), np.full((1, 2), delta))},
+            coords={"d": [20], "seed": [0, 1], "loss": "huber"},
+            attrs={"config": json.dumps(config)},
+        )
+        store.save(results, tmp_path / str(place))
+    both = store.load(tmp_path)
+    assert dict(both.cos_best.sizes) == {"delta": 2, "d": 1, "seed": 2}
+    assert both.delta.attrs["long_name"] == "loss.delta"
+    np.testing.assert_array_equal(both.cos_best.isel(d=0, seed=0), both.delta)

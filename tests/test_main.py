@@ -36,7 +36,7 @@ def test_a_run_leaves_results_figures_config_and_log(tmp_path):
 
 @pytest.mark.slow
 def test_a_multirun_gives_the_numbers_of_the_grid(tmp_path):
-    grid = [*SMALL[2:], "+experiment=huber_vs_mse"]
+    grid = [*SMALL[2:], "+experiment=huber_vs_mse", "theory=null"]
     jobs = command("-m", *grid, "d=20,25", "alpha=4,9", "hydra.sweep.dir=jobs", cwd=tmp_path)
     assert jobs.returncode == 0, jobs.stderr
     one = command(*grid, "d=[20,25]", "alpha=[4,9]", "hydra.run.dir=grid", cwd=tmp_path)
@@ -52,6 +52,8 @@ def test_a_multirun_gives_the_numbers_of_the_grid(tmp_path):
 @pytest.mark.parametrize("sweep", [f.stem for f in folder("sweeps").glob("*.yaml")])
 def test_every_sweep_runs(sweep, tmp_path):
     small = [s for s in SMALL if not s.startswith("d=")]
+    if sweep == "delta_scan":
+        small.append("loss.delta=0.3,3")
     searches = sweep == "minimal_samples_vs_d"
     if searches:
         small = ["seeds=2", "algorithm.steps=3", "search.tolerance=0.2"]

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import xarray as xr
+import yaml
 
 FILE = "results.nc"
 
@@ -37,7 +38,8 @@ def load(path: str | os.PathLike) -> xr.Dataset:
     """Open a result file, a run folder, or all runs below a folder, as one Dataset in memory.
 
     Several runs are combined along their coordinates; cells nobody ran are NaN, and what
-    differs between runs without being a dimension (`loss`, say) becomes one. Raises
+    differs between runs without being a dimension (`loss`, say, or the setting `loss.delta` as
+    `delta`) becomes one. Raises
     FileNotFoundError where there is no result, ValueError where runs contradict each other.
     """
     path = Path(path)
@@ -47,6 +49,7 @@ def load(path: str | os.PathLike) -> xr.Dataset:
     runs = [xr.load_dataset(file, engine="netcdf4") for file in files]
     if len(runs) == 1:
         return runs[0]
+    runs, settings = _with_settings(runs)
     scalars = {name for run in runs for name, c in run.coords.items() if c.ndim == 0}
     for name in sorted(map(str, scalars)):
         values = {str(run[name].item()) if run[name].ndim == 0 else None for run in runs}
@@ -59,9 +62,35 @@ def load(path: str | os.PathLike) -> xr.Dataset:
             f"the runs below {path} hold different numbers for the same cell; "
             f"load them one by one ({error})"
         ) from error
-    missing = {"diverged": False, "design": ""}  # where the outer join left holes
+    for setting, key in settings.items():  # which an outer join forgets
+        merged[setting].attrs = {"long_name": key, "units": "1"}
+    missing = {"diverged": False, "failed": False, "design": ""}  # where the outer join left holes
     for name, value in missing.items():
         if name in merged:
-            filled = merged[name].fillna(value).astype(runs[0][name].dtype.kind)
-            merged[name] = filled.assign_attrs(runs[0][name].attrs)
+            like = next(run[name] for run in runs if name in run)
+            filled = merged[name].fillna(value).astype(like.dtype.kind)
+            merged[name] = filled.assign_attrs(like.attrs)
     return merged
+
+
+def _with_settings(runs: list[xr.Dataset]) -> tuple[list[xr.Dataset], dict[str, str]]:
+    """The runs along the settings of options in which their configs differ, and the keys of these.
+
+    Settings of one option that all runs share; those of different options go by their names.
+    """
+    keys: dict[str, str] = {}
+    configs = [yaml.safe_load(str(run.attrs.get("config", ""))) or {} for run in runs]
+    for group, first in configs[0].items():
+        options = [one for config in configs if isinstance(one := config.get(group), dict)]
+        names = {one.get("name") for one in options}
+        if len(options) < len(runs) or len(names) > 1 or group == "runtime":
+            continue
+        for setting in first:
+            values = [one.get(setting) for one in options]
+            plain = all(isinstance(value, bool | int | float | str) for value in values)
+            taken = any(setting in run.variables or setting in run.dims for run in runs)
+            if plain and len(set(values)) > 1 and not taken:
+                keys[setting] = f"{group}.{setting}"
+                pairs = zip(runs, values, strict=True)
+                runs = [run.expand_dims({setting: [value]}) for run, value in pairs]
+    return runs, keys
