@@ -36,4 +36,5 @@ CHECKED = (
     "measures network targets trigonometry"
 )
 with install_import_hook([f"mirage.{name}" for name in CHECKED.split()], "typechecker.checked"):
-    import mirage  # noqa: F401
+    import mirage.command_line
+    import mirage.diagnosis  # noqa: F401
