@@ -330,7 +330,12 @@ def test_a_sweep_is_found_again_whatever_launches_it(tmp_path, launcher):
     assert len(list(folder.parent.iterdir())) == 2
 
 
-def test_a_launcher_that_is_missing_is_named_with_what_installs_it(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+@pytest.mark.parametrize("others", [True, False])
+def test_a_launcher_that_is_missing_is_named_with_what_installs_it(monkeypatch, others):
+    def find(name):
+        if not others:
+            raise ModuleNotFoundError(f"No module named {name.split('.')[0]!r}")
+
+    monkeypatch.setattr("importlib.util.find_spec", find)
     with pytest.raises(mirage.ConfigError, match=r'joblib: not installed.*"mirage\[joblib\]"'):
         compose_config(["hydra/launcher=joblib"])

@@ -55,7 +55,11 @@ LAUNCHERS = {
 def _check_launcher(override: str) -> None:
     """Say what to install where a launcher is missing."""
     plugin, extra = LAUNCHERS.get(override.removeprefix("hydra/launcher="), ("", ""))
-    if plugin and importlib.util.find_spec(f"hydra_plugins.{plugin}") is None:
+    try:
+        found = not plugin or importlib.util.find_spec(f"hydra_plugins.{plugin}") is not None
+    except ModuleNotFoundError:  # no plugin of Hydra at all
+        found = False
+    if not found:
         raise ConfigError(f'{override}: not installed; expected pip install "mirage[{extra}]"')
 
 
