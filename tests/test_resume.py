@@ -69,6 +69,11 @@ def test_a_journal_gives_back_what_it_was_given(tmp_path):
     assert again.get("three") is None
     assert Journal(tmp_path, "other key").get("one") is None
     assert again.part("b").get("one") is None
+    inner = again.part("b").part("tune")
+    assert inner.folder.parent.parent == again.folder  # of this key alone, and removed with it
+    inner.put("one", ONE)
+    inner.flush()
+    assert Journal(tmp_path, "other key").part("b").part("tune").get("one") is None
     again.remove()
     assert os.listdir(tmp_path) == []
 

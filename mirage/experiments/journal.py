@@ -36,6 +36,7 @@ class Journal:
     """The finished units of a run below `folder`; those of another `key` are not looked at."""
 
     def __init__(self, folder: Path, key: str):
+        self._place = folder, key
         self.folder = folder / FOLDER / key
         self._pending: dict[str, Values] = {}
         self._written = time.monotonic()
@@ -45,7 +46,8 @@ class Journal:
     def part(self, name: str) -> "Journal":
         """The journal of one of several experiments of a run."""
         self.flush()
-        return Journal(self.folder.parent.parent, f"{self.folder.name}/{_name(name)}")
+        folder, key = self._place
+        return Journal(folder, f"{key}/{_name(name)}")
 
     def get(self, unit: str) -> Values | None:
         """What was computed of a unit, or None."""
