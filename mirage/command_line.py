@@ -45,6 +45,8 @@ from mirage.folders import folder
 log = logging.getLogger("mirage")
 # Jobs of a multirun whose configs are composed and checked before the first one starts.
 CHECKED_JOBS = 64
+# Tracebacks: of what ended a run, and of cells.
+FAILURE, FAILURES = "failure.txt", "failures.txt"
 
 
 class RunError(Exception):
@@ -105,7 +107,7 @@ def lead(config: DictConfig, parts: dict[str, Experiment], output: Path, command
     )
     # Several processes would have to agree on what is there: together they start anew.
     journal = None if experiment.runtime.distributed else Journal(output, key)
-    keeper = Keeper(journal=journal, watch=status.advance, goes_on=True)
+    keeper = Keeper(journal=journal, watch=status.advance, goes_on=journal is not None)
     try:
         (output / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
         results = simulate(experiment if len(parts) == 1 else parts, output, keeper=keeper)
@@ -116,13 +118,13 @@ def lead(config: DictConfig, parts: dict[str, Experiment], output: Path, command
         raise
     except Exception as error:
         keeper.flush()
-        (output / "failure.txt").write_text(traceback.format_exc())
+        (output / FAILURE).write_text(traceback.format_exc())
         status.end("failed", error=f"{type(error).__name__}: {error}")
         if isinstance(error, MemoryError | SearchError | TuningError):
             raise RunError(str(error)) from error
         if isinstance(error, OSError):
             raise
-        where = _shown(output / "failure.txt")
+        where = _shown(output / FAILURE)
         raise RunError(f"{type(error).__name__}: {error}; the traceback is in {where}") from error
     present(results, config, output, experiment)
     failures = json.loads(results.attrs.get("failures", "[]"))
@@ -130,6 +132,8 @@ def lead(config: DictConfig, parts: dict[str, Experiment], output: Path, command
         keeper.flush()
         report_failures(failures, output, status)
     status.end("finished")
+    for name in (FAILURE, FAILURES):  # of an earlier try
+        (output / name).unlink(missing_ok=True)
     if journal is not None:
         journal.remove()
 
@@ -184,7 +188,7 @@ def set_aside(output: Path, before: str, now: str) -> None:
 
 def report_failures(failures: list[dict[str, str]], output: Path, status: record.Record) -> None:
     """Write the tracebacks of cells that raised and end with RunError; the others are kept."""
-    file = output / "failures.txt"
+    file = output / FAILURES
     file.write_text("\n\n".join(f"{one['cells']}\n{one['traceback']}" for one in failures))
     status.end("failed", error=failures[0]["error"])
     raise RunError(

@@ -253,6 +253,14 @@ def test_a_loss_that_raises_leaves_its_traceback_and_the_other_losses(tmp_path):
     assert (said["state"], said["done"]) == ("failed", 8)
     results = mirage.load(tmp_path / "here")
     assert results.failed.sel(loss="broken").all()
+    # Mended, the same command leaves no trace of it; a file that changed is another config.
+    holds = BROKEN.replace('raise RuntimeError("does not hold")', "return t - y")
+    (tmp_path / "own.py").write_text(holds)
+    mended = command(*own, cwd=tmp_path)
+    assert mended.returncode == 0, mended.stderr
+    assert not (tmp_path / "here" / "failures.txt").exists()
+    assert "failed" not in mirage.load(tmp_path / "here")
+    results = mirage.load(next((tmp_path / "here").glob("results-*.nc")))
     assert results.cos_best.sel(loss="huber").notnull().all()
 
 
