@@ -30,7 +30,7 @@ def gd_vs_power_iteration(dataset: xr.Dataset) -> Figure:
     distance = dataset["distance_trajectory"].median("seed")
     norm = dataset["norm_trajectory"].max("neuron").median("seed")
     parted = parting(dataset)["parting_norm"]
-    decays, starts = dataset[panels].values, dataset[curves].values
+    decays, starts = dataset[panels].values.tolist(), dataset[curves].values.tolist()
     colours = shades(0, len(starts))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(

@@ -35,7 +35,7 @@ def stopping_time(dataset: xr.Dataset) -> Figure:
     dataset = dataset.isel({dim: -1 for dim in dims if dim not in kept})
     if panels not in dims:
         dataset = dataset.expand_dims({panels: [np.nan]})
-    kappas, sizes = dataset[panels].values, dataset["d"].values
+    kappas, sizes = dataset[panels].values.tolist(), dataset["d"].values
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(1.6 + 1.5 * max(len(kappas), 3), 4.9), layout="constrained")
         halves: Any = figure.subfigures(2, 1, height_ratios=(1.1, 1))
@@ -74,7 +74,7 @@ def stopping_time(dataset: xr.Dataset) -> Figure:
 
 def _best(axes, dataset, panels):
     found = best_steps(dataset, level=LEVEL)
-    kappas, sizes = dataset[panels].values, dataset["d"].values
+    kappas, sizes = dataset[panels].values.tolist(), dataset["d"].values
     line = np.geomspace(sizes.min(), sizes.max(), 50)
     curves = [(hue, kappa) for hue, kappa in enumerate(kappas) if kappa != 1]
     for place, (hue, kappa) in enumerate(curves):
