@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from mirage import figures, record
 from mirage.analysis.minimal_samples import searched
 from mirage.config import ConfigError, build_all, compose_config
-from mirage.config.errors import explain
+from mirage.config.errors import explain, first_line
 from mirage.config.fingerprint import fingerprint, sweep_fingerprint
 from mirage.config.overrides import prepare
 from mirage.config.plugins import import_plugins, plugins_in
@@ -264,6 +264,8 @@ def check(arguments: list[str]) -> list[str]:
     known = parser.parse_args(arguments)
     if known.help or known.hydra_help or known.info or known.shell_completion:
         return arguments
+    if known.config_name or known.config_path:
+        raise ConfigError("--config-name, --config-path: expected saved=PATH for a run's config")
     jobs = [parsed(known.overrides)]
     if known.multirun:
         jobs = BasicSweeper.split_arguments(jobs[0], max_batch_size=None)[0][:CHECKED_JOBS]
@@ -318,14 +320,17 @@ def main() -> None:
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a cluster ends a job
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's printer
-    arguments = prepare(sys.argv[1:])
     command = shlex.join(["python", "-m", "mirage", *sys.argv[1:]])
+    plugins: list[str] = []
 
     def task(config: DictConfig) -> None:
+        import_plugins(plugins)  # in the process of a launcher
         run(config, command)
 
     try:
-        import_plugins(plugins_in(arguments))
+        arguments = prepare(sys.argv[1:])
+        plugins += plugins_in(arguments)
+        import_plugins(plugins)
         register()
         sys.argv = ["mirage", *check(arguments)]
         hydra.main(str(folder("conf")), "config", version_base="1.3")(task)()
@@ -339,6 +344,13 @@ def main() -> None:
         sys.exit(_fail(str(error), 1))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted; the same command goes on where it was", 130))
+    except Exception as error:
+        # A run says itself what ended it; in a sweep the rest is the launcher's.
+        if not {"-m", "--multirun"} & set(sys.argv):
+            raise
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        words = "python -m mirage.status says which, and the same command goes on with them"
+        sys.exit(_fail(f"the launcher lost jobs ({reason}); {words}", 1))
 
 
 def _reason(error: OSError) -> str:

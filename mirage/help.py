@@ -26,7 +26,7 @@ def _groups(conf: Path) -> list[str]:
     options = {
         place.name: {file.stem for file in place.glob("*.yaml")}
         for place in sorted(conf.iterdir())
-        if place.is_dir()
+        if place.is_dir() and place.name != "hydra"
     }
     sweeps = (folder("sweeps"), Path.cwd() / "sweeps")
     options["sweep"] = {file.stem for place in sweeps for file in place.glob("*.yaml")}

@@ -3,8 +3,10 @@
 Computed in float64 by low-dimensional Gaussian integrals; no test matrix is drawn.
 """
 
+import abc
 import functools
-from typing import NamedTuple
+import inspect
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,11 +17,42 @@ from jaxtyping import Float
 from mirage.activations import Activation
 from mirage.channels.channel import Channel
 from mirage.gaussian import exact_weights, line_rule, rule, scattered
+from mirage.options import Option
 from mirage.precision import double_precision
 from mirage.targets import Part, Target
 
 # The measures that are one number a cell.
 SCALARS = ("cos_best", "subspace_cosine", "test_error")
+
+
+class Measure(Option, abc.ABC):
+    """A measure of one's own, one number a cell, named in `measures`.
+
+    The first line of its docstring says what it is, in results and figures.
+    """
+
+    group: ClassVar[str] = "measures"
+    units: ClassVar[str] = "1"
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        *,
+        overlap: Float[np.ndarray, "cells m r"],
+        gram: Float[np.ndarray, "cells m m"],
+        target: Target,
+    ) -> Float[np.ndarray, " cells"]:
+        """Of M = W Uᵀ, with U orthonormal, and Q = W Wᵀ after the last step; both are finite."""
+
+    @classmethod
+    def long_name(cls) -> str:
+        """What the measure is, in a line."""
+        return (inspect.getdoc(cls) or cls.name()).splitlines()[0].rstrip(".")
+
+
+def scalars() -> tuple[str, ...]:
+    """The names of all measures that are one number a cell."""
+    return (*SCALARS, *Measure.options())
 
 
 def cos_best(

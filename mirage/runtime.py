@@ -89,9 +89,11 @@ class Runtime(Option, abc.ABC):
                 ) from error
         # Accelerators round the factors of a float32 product to ten bits unless told not to.
         jax.config.update("jax_default_matmul_precision", "highest")
-        cores = self.devices or len(os.sched_getaffinity(0))
+        cores = available_cores()
+        # As many threads, where JAX would take all of the machine's.
+        os.environ.setdefault("NPROC", str(cores))
         try:
-            jax.config.update("jax_num_cpu_devices", cores)
+            jax.config.update("jax_num_cpu_devices", self.devices or cores)
         except RuntimeError:  # already running: the devices are what they are
             log.debug("JAX is already running with %d devices", jax.device_count())
         if self.compilation_cache != "off":
@@ -136,6 +138,28 @@ class GpuNode(Runtime):
     """A process with accelerators of its own: room for the samples of many seeds at once."""
 
     memory: str | None = eqx.field(static=True, default="40 GB")
+
+
+class Slurm(Runtime):
+    """A Slurm job for each job of a multirun, which goes on where its time limit stopped it."""
+
+
+class Ray(Runtime):
+    """A task of Ray for each job of a multirun, as many at once as it has CPUs or GPUs for."""
+
+
+# What schedulers, launchers and users say of the threads that a process may have.
+TOLD = ("NPROC", "OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK")
+
+
+def available_cores() -> int:
+    """The cores that are this process's: those the system grants, or fewer where it is told so."""
+    granted = len(os.sched_getaffinity(0))
+    told = {name: int(value) for name in TOLD if (value := os.environ.get(name, "")).isdigit()}
+    cores = min([granted, *(count for count in told.values() if count > 0)])
+    if cores < granted:
+        log.debug("%d of %d cores, as the environment says: %s", cores, granted, told)
+    return cores
 
 
 def compiler_options() -> dict[str, str | bool]:

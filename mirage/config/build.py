@@ -10,10 +10,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mirage.config.errors import ConfigError, suggest
-from mirage.config.plugins import import_plugins
+from mirage.config.plugins import check_named
 from mirage.config.schema import KEYS, OPTION_GROUPS, OPTIONAL_GROUPS, check_type
 from mirage.experiments.experiment import GROUPS, SAMPLES, Experiment
+from mirage.measures import Measure
 from mirage.options import Option
+
+MEASURES = Measure.group
 
 
 def build_all(config: DictConfig) -> dict[str, Experiment]:
@@ -62,6 +65,7 @@ def build(config: DictConfig) -> Experiment:
             vary=_varied(values["vary"]),
             simulate=values["simulate"],
             save_weights=values["save_weights"],
+            measures=[_measure(entry) for entry in values["measures"]],
             name=values["name"],
             config=OmegaConf.to_yaml(config, resolve=True),
         )
@@ -89,7 +93,7 @@ def _checked(config: DictConfig) -> dict[str, Any]:
             raise ConfigError(f"unknown key {key!r}{suggest(key, KEYS)}")
     if not re.fullmatch(r"[\w.+-]+", values["name"]):
         raise ConfigError(f"name={values['name']!r}: expected letters, digits and . _ + - alone")
-    import_plugins(values["plugins"])
+    check_named(values["plugins"])
     return values
 
 
@@ -103,11 +107,11 @@ def _option(group: str, node: Any, where: str) -> Option:
     if not isinstance(node, Mapping) or "name" not in node:
         raise ConfigError(f"{where}={node!r}: expected an option of the group {group!r}")
     settings = {str(k): v for k, v in node.items() if k != "name"}
-    known = OPTION_GROUPS[group].options()
+    known = {**OPTION_GROUPS, MEASURES: Measure}[group].options()
     if node["name"] not in known:
         raise ConfigError(
             f"{where}={node['name']}: unknown option{suggest(str(node['name']), known)}; "
-            f"expected one of {', '.join(known)}"
+            f"expected one of {', '.join(known) or 'none: a file of plugins defines them'}"
         )
     option = known[node["name"]]
     for key in settings:
@@ -119,6 +123,11 @@ def _option(group: str, node: Any, where: str) -> Option:
     for key, value in settings.items():
         check_type(f"{where}.{key}", value, option.settings()[key].annotation)
     return option(**settings)
+
+
+def _measure(entry: Any) -> Any:
+    """A measure that `measures` lists, by its name or with settings as {name: ..., key: ...}."""
+    return _option(MEASURES, entry if isinstance(entry, Mapping) else {"name": entry}, MEASURES)
 
 
 def _compared(group: str, listed: Any, values: Mapping[str, Any]) -> dict[str, Option]:

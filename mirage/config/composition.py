@@ -8,11 +8,12 @@ from pathlib import Path
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mirage.config.errors import ConfigError, explain, suggest
 from mirage.config.overrides import prepare
 from mirage.config.plugins import import_plugins, plugins_in
+from mirage.config.saved import restored
 from mirage.config.schema import (
     FILE_GROUPS,
     KEYS,
@@ -20,6 +21,7 @@ from mirage.config.schema import (
     OPTIONAL_GROUPS,
     register,
 )
+from mirage.config.trust import check_called
 from mirage.folders import folder
 
 
@@ -35,9 +37,12 @@ def compose_config(overrides: Sequence[str], *, config_dir: str | None = None) -
         overrides = [*overrides, f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
     try:
         with initialize_config_dir(str(folder("conf")), version_base="1.3", job_name="mirage"):
-            config = hydra_compose("config", overrides=list(overrides))
+            config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
     except Exception as error:  # Hydra, OmegaConf and YAML each raise families of their own
         raise ConfigError(explain(error, KEYS)) from error
+    check_called(OmegaConf.to_container(config.hydra, resolve=False))
+    with open_dict(config):
+        del config["hydra"]
     for key in KEYS:
         if key not in config and key not in OPTIONAL_GROUPS:
             raise ConfigError(f"~{key}: every config has this key; expected a value for it")
@@ -46,15 +51,19 @@ def compose_config(overrides: Sequence[str], *, config_dir: str | None = None) -
 
 # Launchers that are optional extras: the plugin that each needs, and the extra that brings it.
 LAUNCHERS = {
-    "joblib": ("hydra_joblib_launcher", "joblib"),
-    "submitit_local": ("hydra_submitit_launcher", "slurm"),
-    "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
+    "hydra/launcher=joblib": ("hydra_joblib_launcher", "joblib"),
+    "hydra/launcher=submitit_local": ("hydra_submitit_launcher", "slurm"),
+    "hydra/launcher=submitit_slurm": ("hydra_submitit_launcher", "slurm"),
+    "hydra/launcher=slurm": ("hydra_submitit_launcher", "slurm"),
+    "hydra/launcher=ray": ("hydra_ray_launcher", "ray"),
+    "runtime=slurm": ("hydra_submitit_launcher", "slurm"),
+    "runtime=ray": ("hydra_ray_launcher", "ray"),
 }
 
 
 def _check_launcher(override: str) -> None:
     """Say what to install where a launcher is missing."""
-    plugin, extra = LAUNCHERS.get(override.removeprefix("hydra/launcher="), ("", ""))
+    plugin, extra = LAUNCHERS.get(override, ("", ""))
     try:
         found = not plugin or importlib.util.find_spec(f"hydra_plugins.{plugin}") is not None
     except ModuleNotFoundError:  # no plugin of Hydra at all
@@ -66,8 +75,7 @@ def _check_launcher(override: str) -> None:
 def _check_choices(overrides: Sequence[str], config_dir: str | None) -> None:
     """Refuse unknown groups and options with a better message than Hydra's."""
     for override in overrides:
-        if override.startswith("hydra/launcher="):
-            _check_launcher(override)
+        _check_launcher(override)
         match = re.fullmatch(r"(\+{0,2})([\w/]+)=([\w,]+)", override)
         if not match or "/" in match[2]:
             continue
@@ -111,4 +119,6 @@ def _choices(group: str, config_dir: str | None) -> set[str]:
     known = {file.stem for place in places if place.is_dir() for file in place.glob("*.yaml")}
     if group in OPTION_GROUPS:
         known |= set(OPTION_GROUPS[group].options())
+    if group == "experiment":
+        known |= restored()
     return known

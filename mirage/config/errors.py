@@ -31,6 +31,9 @@ def explain(error: BaseException, keys: Iterable[str]) -> str:
         if head in keys:
             return f"unknown key {key!r}: no such setting in the chosen {head}"
         return f"unknown key {key!r}{suggest(head, keys)}"
+    if missing := re.search(r"Could not delete '(\w+)'", text):
+        key = missing[1]
+        return f"{key}=null: there is no {key} to leave out; expected the same without it"
     if wrong := re.search(r"Error merging override (.+)", text):
         kind = re.search(r"could not be converted to (\w+)|is not a valid (\w+)", text)
         words = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from mirage.config.saved import restore
 from mirage.config.schema import OPTIONAL_GROUPS
 from mirage.experiments.experiment import SAMPLES
 
@@ -15,10 +16,12 @@ FORMULA_KEYS = ("target.expr", "target.polynomial", "target.link", "loss.transfo
 def prepare(overrides: Sequence[str]) -> list[str]:
     """Overrides as Hydra wants them.
 
-    Formulas are quoted; of `alpha`, `exponent` and `n` the one that is given takes the place of
-    the one in the config, a search that of them all; `search.at_least` that of `at_most`; the
-    settings and limits of a `tune` are replaced as a whole.
+    A saved config becomes an experiment. Formulas are quoted; of `alpha`, `exponent` and `n` the
+    one that is given takes the place of the one in the config, a search that of them all;
+    `search.at_least` that of `at_most`; the settings and limits of a `tune` are replaced as a
+    whole.
     """
+    overrides = restore(overrides)
     # Any setting may be varied, and be another in a part: added where the config has it not yet.
     ready = [re.sub(r"^(vary|parts)\.", r"++\1.", _quoted(override)) for override in overrides]
     dropped = [f"{group}=null" for group in OPTIONAL_GROUPS if f"{group}=null" in ready]

@@ -1,4 +1,8 @@
-"""A user's own files, whose option classes are then options like any other."""
+"""A user's own files, whose option classes are then options like any other.
+
+Their code runs because the user names them, on the command line or to `compose`; a config file
+alone cannot have them run.
+"""
 
 import importlib.util
 import re
@@ -12,8 +16,7 @@ from mirage.config.errors import ConfigError, first_line
 def import_plugins(paths: Iterable[str]) -> None:
     """Import a user's own files, whose option classes are then options like any other."""
     for path in paths:
-        file = Path(path).expanduser().resolve()
-        name = f"mirage_plugin_{file.stem}_{abs(hash(str(file))):x}"
+        file, name = _module(path)
         if name in sys.modules:
             continue
         if not file.is_file() or file.suffix != ".py":
@@ -29,6 +32,22 @@ def import_plugins(paths: Iterable[str]) -> None:
             del sys.modules[name]
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise ConfigError(f"plugins={path!r}: importing it raised {reason}") from error
+
+
+def check_named(paths: Iterable[str]) -> None:
+    """ConfigError where a config has plugins that nobody has named."""
+    for path in paths:
+        if _module(path)[1] not in sys.modules:
+            raise ConfigError(
+                f"plugins: a config file names {path!r}, whose code is not run unless you say so; "
+                f"expected plugins=[{path}] on the command line if you trust it"
+            )
+
+
+def _module(path: str) -> tuple[Path, str]:
+    """The file of a plugin and the name of its module."""
+    file = Path(path).expanduser().resolve()
+    return file, f"mirage_plugin_{file.stem}_{abs(hash(str(file))):x}"
 
 
 def plugins_in(overrides: Iterable[str]) -> list[str]:

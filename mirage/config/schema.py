@@ -67,6 +67,7 @@ class Config:
     figure: str = "recovery"
     simulate: bool = True
     save_weights: bool = False
+    measures: list[Any] = dataclasses.field(default_factory=list)
     plugins: list[str] = dataclasses.field(default_factory=list)
     target: Any = None
     loss: Any = None

@@ -17,6 +17,7 @@ from mirage.experiments.theory import Theory
 from mirage.experiments.tune import Tune
 from mirage.inputs import Axes, Directions, Gaussian, Inputs
 from mirage.losses import Huber, Loss
+from mirage.measures import Measure
 from mirage.network import Network, TwoLayer
 from mirage.options import Option, require
 from mirage.runtime import Default, Runtime
@@ -156,8 +157,9 @@ class Experiment:
     `group.setting` to the values it takes in turn. Of `alpha` (n/d), `exponent` (n = d^exponent)
     and `n` exactly one is given, or a `search` for the smallest that is enough; it and `d` take
     a number or several. `tune` picks settings of every compared option on seeds of their own
-    first. `theory` adds predictions for d → ∞; with no sample size at all, or `simulate` False,
-    there is nothing but them. Raises ValueError, naming the key, for anything that cannot be run.
+    first. `measures` are a user's own, beside those of the package. `theory` adds predictions for
+    d → ∞; with no sample size at all, or `simulate` False, there is nothing but them. Raises
+    ValueError, naming the key, for anything that cannot be run.
     """
 
     target: Target | Mapping[str, Target] = Hermite()
@@ -182,6 +184,7 @@ class Experiment:
     runtime: Runtime = Default()
     simulate: bool = True
     save_weights: bool = False
+    measures: Sequence[Measure] = ()
     name: str = "recovery"
     config: str = ""
     # What `tune` found: settings by the options and values on the axes `tuned_along`.
@@ -223,6 +226,8 @@ class Experiment:
             require(listed and len(values) > 0, f"vary.{key}", values, accepted)
             different = len({repr(value) for value in values}) == len(values)
             require(different, f"vary.{key}", values, accepted)
+        for one in self.measures:
+            require(isinstance(one, Measure), "measures", one, "expected a list of Measures")
         self._check_cells()
         if self.theory is not None:
             for setup in self.setups().values():

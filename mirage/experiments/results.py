@@ -7,7 +7,7 @@ import xarray as xr
 
 from mirage.experiments.execute import Executor
 from mirage.experiments.experiment import Experiment, Setup
-from mirage.experiments.variables import VARIABLES, measured
+from mirage.experiments.variables import described, measured
 
 
 class AllFailedError(Exception):
@@ -58,7 +58,7 @@ def grid(experiment: Experiment, executor: Executor) -> xr.Dataset:
     for block in executor.blocks():
         sizes = experiment.sizes(block.d)
         samples = [i for i, n in enumerate(sizes) if n == block.n]
-        for names, values in measured(block, executor.clock):
+        for names, values in measured(block, executor.clock, experiment.measures):
             for sample in samples:
                 table.fill(names, block.d, sample, block.seeds, values)
                 place = (*table.place(names), experiment.dimensions.index(block.d), sample)
@@ -80,11 +80,12 @@ def _dataset(experiment: Experiment, table: Table, designs: np.ndarray) -> xr.Da
         }
     )
     longest: dict[str, int] = {}
-    for name, (extra, _, _) in VARIABLES.items():
+    variables = described(experiment.measures)
+    for name, (extra, _, _) in variables.items():
         if name in table.arrays:
             shape = table.arrays[name].shape[len(cell) :]
             longest |= {k: max(v, longest.get(k, 0)) for k, v in zip(extra, shape, strict=True)}
-    for name, (extra, long_name, units) in VARIABLES.items():
+    for name, (extra, long_name, units) in variables.items():
         if name in table.arrays:
             attrs = {"long_name": long_name, "units": units}
             # Setups of other widths may lack a variable: all get the longest dimensions.
@@ -104,7 +105,9 @@ def _dataset(experiment: Experiment, table: Table, designs: np.ndarray) -> xr.Da
         sizes = np.array([experiment.sizes(d) for d in experiment.dimensions])
         dataset["n"] = (("d", kind), sizes, {"long_name": "samples", "units": "1"})
     attrs = {"long_name": "design matrix", "units": "1"}
-    dataset["design"] = (cell[:-1], designs.astype(str), attrs)
+    # Where designs are compared, `design` is what was asked for.
+    name = "design" if "design" not in axes else "resolved_design"
+    dataset[name] = (cell[:-1], designs.astype(str), attrs)
     costs = {names: _costs(experiment, setup) for names, setup in experiment.setups().items()}
     for name, long_name, units in (
         ("gradient_evaluations", "gradients of one sample's loss, both stages", "1"),

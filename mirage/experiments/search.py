@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import numpy as np
 
-from mirage.measures import SCALARS
+from mirage.measures import scalars
 from mirage.options import Option
 
 OVER = ("exponent", "alpha", "n")
@@ -52,8 +52,8 @@ class Search(Option, abc.ABC):
 
     def __check_init__(self):
         self.check("over", self.over in OVER, f"expected one of {', '.join(OVER)}")
-        known = ", ".join(SCALARS)
-        self.check("measure", self.measure in SCALARS, f"expected one of {known}")
+        known = ", ".join(scalars())
+        self.check("measure", self.measure in scalars(), f"expected one of {known}")
         self.check("low", self.low > 0, "expected a positive number")
         accepted = f"the search goes from low={self.low:g} up to high: expected more than that"
         self.check("high", self.high > self.low, accepted)

@@ -10,8 +10,8 @@ from mirage.experiments.experiment import Experiment
 from mirage.experiments.families import Family
 from mirage.experiments.results import Table
 from mirage.experiments.search import Bisection, Evaluations, SearchError, bisect
-from mirage.experiments.variables import VARIABLES, measured
-from mirage.measures import SCALARS
+from mirage.experiments.variables import described, measured
+from mirage.measures import scalars
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def search(experiment: Experiment, executor: Executor) -> xr.Dataset:
         ]
         attrs = {"long_name": f"samples at {kind}_min", "units": "1"}
         dataset["n"] = (cell, np.reshape(sizes, shape), attrs)
-    dataset["design"] = (
+    dataset["design" if "design" not in experiment.axes else "resolved_design"] = (
         (*experiment.axes, "d"),
         designs.astype(str),
         {"long_name": "design matrix", "units": "1"},
@@ -83,12 +83,12 @@ def _evaluations(experiment, executor, batch, family, lane) -> Evaluations:
         n = experiment.size(value, batch.d)
         seeds = np.full(experiment.seeds, np.nan)
         for block in executor.run(batch, [(alone, n)]):
-            for _, values in measured(block, executor.clock):
+            for _, values in measured(block, executor.clock, experiment.measures):
                 if option.measure not in values:
                     raise SearchError(
                         f"search.measure={option.measure!r}: "
                         f"algorithm={alone.setup.algorithm.name()} does not give it; "
-                        f"expected one of {', '.join(m for m in SCALARS if m in values)}"
+                        f"expected one of {', '.join(m for m in scalars() if m in values)}"
                     )
                 seeds[block.seeds] = values[option.measure]
         lost = int(np.isnan(seeds).sum())
@@ -117,6 +117,7 @@ def _trials(experiment, trials, shape) -> xr.Dataset:
         tried[place][: len(sizes)] = sizes
         measured[place][: len(sizes)] = values
     cell = (*experiment.axes, "d", "trial")
+    _, long_name, units = described(experiment.measures)[option.measure]
     words = f"{option.over} tried by the search"
     return xr.Dataset(
         {
@@ -124,7 +125,7 @@ def _trials(experiment, trials, shape) -> xr.Dataset:
             option.measure: (
                 (*cell, "seed"),
                 measured,
-                {"long_name": VARIABLES[option.measure][1], "units": VARIABLES[option.measure][2]},
+                {"long_name": long_name, "units": units},
             ),
         },
         coords={

@@ -8,6 +8,8 @@ from pathlib import Path
 import xarray as xr
 import yaml
 
+from mirage.experiments.combine import combined
+
 FILE = "results.nc"
 
 
@@ -56,20 +58,14 @@ def load(path: str | os.PathLike) -> xr.Dataset:
         if len(values) > 1:
             runs = [run.expand_dims(name) if run[name].ndim == 0 else run for run in runs]
     try:
-        merged = xr.merge(runs, join="outer", compat="no_conflicts", combine_attrs="drop_conflicts")
-    except xr.MergeError as error:
+        merged = combined(runs)
+    except ValueError as error:
         raise ValueError(
             f"the runs below {path} hold different numbers for the same cell; "
             f"load them one by one ({error})"
         ) from error
-    for setting, key in settings.items():  # which an outer join forgets
+    for setting, key in settings.items():
         merged[setting].attrs = {"long_name": key, "units": "1"}
-    missing = {"diverged": False, "failed": False, "design": ""}  # where the outer join left holes
-    for name, value in missing.items():
-        if name in merged:
-            like = next(run[name] for run in runs if name in run)
-            filled = merged[name].fillna(value).astype(like.dtype.kind)
-            merged[name] = filled.assign_attrs(like.attrs)
     return merged
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import numpy as np
 
-from mirage.measures import SCALARS
+from mirage.measures import scalars
 from mirage.options import Option, require
 
 Settings = tuple[tuple[str, tuple[Any, ...]], ...]
@@ -57,8 +57,8 @@ class Tune(Option, abc.ABC):
 
     def __check_init__(self):
         self.check("seeds", self.seeds >= 1, "expected a whole number ≥ 1")
-        known = ", ".join(SCALARS)
-        self.check("measure", self.measure in SCALARS, f"expected one of {known}")
+        known = ", ".join(scalars())
+        self.check("measure", self.measure in scalars(), f"expected one of {known}")
         accepted = "expected {group: {setting: [values]}}"
         good = isinstance(self.settings, tuple) and len(self.settings) > 0
         self.check("settings", good, accepted)

@@ -1,7 +1,7 @@
 """The variables of a result: what each is, and how it follows from what was run."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from mirage.channels.registry import channel_of
 from mirage.experiments.execute import Block, Clock
 from mirage.experiments.experiment import Setup
 from mirage.measures import (
+    Measure,
     bayes_error,
     cos_best,
     direction_overlap,
@@ -20,6 +21,7 @@ from mirage.measures import (
     principal_cosines,
     weighted_mse,
 )
+from mirage.options import require
 from mirage.symmetries import aligned, found_rank
 
 # name → (extra dimensions, long name, units)
@@ -119,17 +121,26 @@ KEPT = 2**17
 FOUND = 0.1
 
 
-def measured(block: Block, clock: Clock) -> Iterator[tuple[tuple[Any, ...], dict[str, np.ndarray]]]:
+def described(measures: Iterable[Measure]) -> dict[str, tuple[tuple[str, ...], str, str]]:
+    """`VARIABLES` and what a user's own measures add."""
+    return VARIABLES | {one.name(): ((), one.long_name(), one.units) for one in measures}
+
+
+def measured(
+    block: Block, clock: Clock, measures: Iterable[Measure] = ()
+) -> Iterator[tuple[tuple[Any, ...], dict[str, np.ndarray]]]:
     """The variables of every setup of a block, leading axis seeds."""
     start = time.perf_counter()
     for lane, all_names in enumerate(block.family.names):
-        values = _variables(block.family.setups[lane], block.values, lane)
+        values = _variables(block.family.setups[lane], block.values, lane, measures)
         for names in all_names:
             yield names, values
     clock.lap("measure", start)
 
 
-def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.ndarray]:
+def _variables(
+    setup: Setup, values: dict[str, Any], lane: int, measures: Iterable[Measure]
+) -> dict[str, np.ndarray]:
     """What is recorded of one setup: its results and the measures that follow from them."""
     values = jax.tree.map(lambda a: a[:, lane], values)
     trajectory = values.pop("trajectory")
@@ -157,6 +168,9 @@ def _variables(setup: Setup, values: dict[str, Any], lane: int) -> dict[str, np.
         saved["subspace_cosine_trajectory"] = smallest
     if "gram" in values and setup.target.amplitudes() is not None:
         saved |= _features(setup, inside[:, -1], values["gram"])
+    if "gram" in values:
+        for one in measures:
+            saved[one.name()] = _own(one, setup, inside[:, -1], values["gram"], finite)
     if "features_found" in values:
         values["features_found"] = values["features_found"].astype(np.float32)
     if "samples_seen" in trajectory:
@@ -207,6 +221,18 @@ def _errors(setup, trajectory, overlap) -> np.ndarray:
     named = {name: flat(trajectory[name]) for name in ("readout", "biases", "intercept", "gram")}
     error = population_error(setup.target, setup.activation, overlap=flat(overlap), **named)
     return error.reshape(shape)
+
+
+def _own(measure: Measure, setup: Setup, overlap, gram, finite) -> np.ndarray:
+    """A user's measure of the cells that are finite, NaN for the others."""
+    found = np.full(len(finite), np.nan)
+    if finite.any():
+        m, q = overlap[finite].astype(np.float64), gram[finite].astype(np.float64)
+        values = np.asarray(measure(overlap=m, gram=q, target=setup.target), np.float64)
+        shape, accepted = values.shape, f"expected one number a cell, the shape {(len(m),)}"
+        require(shape == (len(m),), f"measures: the shape of {measure.name()}", shape, accepted)
+        found[finite] = values
+    return found
 
 
 def _features(setup, overlap, gram) -> dict[str, np.ndarray]:

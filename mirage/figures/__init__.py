@@ -1,6 +1,7 @@
 """Figures: a Dataset in, a matplotlib Figure out."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import xarray as xr
@@ -32,8 +33,9 @@ from mirage.figures.state_evolution import state_evolution
 from mirage.figures.stopping_time import stopping_time
 from mirage.figures.tree_features import tree_features
 from mirage.figures.universality import universality
+from mirage.options import require
 
-FIGURES = {
+FIGURES: dict[str, Callable[..., Figure]] = {
     "recovery": recovery,
     "readout_risk": readout_risk,
     "amp_transition": amp_transition,
@@ -64,6 +66,21 @@ FIGURES = {
     "tree_features": tree_features,
     "universality": universality,
 }
+
+
+Draw = Callable[[xr.Dataset], Figure]
+
+
+def figure(function: Draw) -> Draw:
+    """Decorator by which a user's own function is a figure like any other, `figure=its_name`.
+
+    It draws a Dataset, and raises ValueError where it cannot; its docstring is the caption. Its
+    name must not be that of another figure (ValueError).
+    """
+    name = function.__name__
+    require(name not in FIGURES, "figure", name, "there is one of this name; expected another")
+    FIGURES[name] = function
+    return function
 
 
 def draw(dataset: xr.Dataset, figure: str = "recovery") -> Figure:
@@ -101,4 +118,4 @@ def write(figure: Figure, folder: str | os.PathLike, name: str) -> list[Path]:
     return paths
 
 
-__all__ = ["FIGURES", "draw", "draw_diagnosis", "recovery", "write"]
+__all__ = ["FIGURES", "draw", "draw_diagnosis", "figure", "recovery", "write"]
