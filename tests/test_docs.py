@@ -80,7 +80,7 @@ def test_shell_commands_run(command, tmp_path):
     if command != SHELL[0]:
         environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     how = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
-    if "DIR" in words:  # of a run that is there
+    if any("DIR" in word for word in words):  # of a run that is there
         first = small("python -m mirage +experiment=huber_vs_mse alpha=[3,6] hydra.run.dir=DIR")
         made = subprocess.run([sys.executable, "-m", "mirage", *first], **how, env=environment)
         assert made.returncode == 0, made.stderr

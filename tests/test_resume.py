@@ -318,6 +318,42 @@ def test_a_disk_that_is_full_leaves_the_file_that_was_there(tmp_path, monkeypatc
     assert os.listdir(tmp_path) == ["results.nc"]
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 200 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs root, to mount a small disk")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_without_room_and_one_that_is_read_only(small_disk):
+    """A clear word each; with room the same command goes on to the numbers of a run that had it."""
+    arguments = ["+experiment=huber_vs_mse", "theory=null", "d=[20,25]", "alpha=[4,9]"]
+    arguments += ["seeds=40", "algorithm.steps=30", f"hydra.run.dir={small_disk / 'run'}"]
+    place = small_disk.parent
+    full = command(*arguments, cwd=place)
+    assert full.returncode == 1, full.stdout
+    assert "No space left on device" in full.stderr
+    assert len(full.stderr.strip().splitlines()) <= 2
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    ended = command(*arguments, cwd=place)
+    assert ended.returncode == 0, ended.stderr
+    plain = command(*arguments[:-1], "hydra.run.dir=plain", cwd=place)
+    assert plain.returncode == 0, plain.stderr
+    same(mirage.load(small_disk / "run"), mirage.load(place / "plain"))
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for run in ("run", "another"):
+        refused = command(*arguments[:-1], f"hydra.run.dir={small_disk / run}", cwd=place)
+        assert refused.returncode in (1, 2), refused.stdout
+        assert "Read-only file system" in refused.stderr
+        assert len(refused.stderr.strip().splitlines()) <= 2
+
+
 SWEEP = ["-m", "+experiment=huber_vs_mse", "theory=null", *SMALL[2:], "alpha=[4,9]", "d=20,25"]
 
 
