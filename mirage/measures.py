@@ -13,13 +13,17 @@ import numpy as np
 from jaxtyping import Float
 
 from mirage.activations import Activation
+from mirage.arguments import finite, non_negative, shaped
 from mirage.channels.channel import Channel
 from mirage.gaussian import exact_weights, line_rule, rule, scattered
+from mirage.options import require
 from mirage.precision import double_precision
 from mirage.targets import Part, Target
 
 # The measures that are one number a cell.
 SCALARS = ("cos_best", "subspace_cosine", "test_error")
+# A negative eigenvalue of Q of no more than this share of the largest is rounding.
+ROUNDING = 1e-3
 
 
 def cos_best(
@@ -27,8 +31,11 @@ def cos_best(
 ) -> Float[np.ndarray, "*batch"]:
     """max_j ‖U w_j‖/‖w_j‖: how much of the best neuron lies in the target's subspace, in [0, 1].
 
-    NaN where a neuron is not finite; a neuron that has vanished has found nothing, 0.
+    NaN where a neuron is not finite; a neuron that has vanished has found nothing, 0. ValueError
+    for shapes that do not belong together.
     """
+    shaped((..., None, None), overlap=overlap)
+    shaped(overlap.shape[:-1], norm=norm)
     inside = np.linalg.norm(overlap.astype(np.float64), axis=-1)
     norm = norm.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -42,13 +49,17 @@ def escape(
     """The number of samples at which a curve first reaches a level; inf where it never does.
 
     Between the two saves about it log(samples) is taken as linear in the curve. 0 where it starts
-    there, NaN where the curve is lost before.
+    there, NaN where the curve is lost before. ValueError for shapes that do not belong together, or
+    a level that is not finite.
     """
+    shaped((None, None), samples=samples)
+    shaped(samples.shape, cosine=cosine)
+    finite(level=level)
     found = np.full(len(cosine), np.inf)
     for run, (n, curve) in enumerate(zip(samples, cosine, strict=True)):
         above = np.flatnonzero(curve >= level)
-        finite = np.isfinite(curve).all() or (len(above) and np.isfinite(curve[: above[0]]).all())
-        if not finite:
+        kept = np.isfinite(curve).all() or (len(above) and np.isfinite(curve[: above[0]]).all())
+        if not kept:
             found[run] = np.nan
         elif len(above):
             k = above[0]
@@ -71,6 +82,7 @@ def principal_cosines(
     Largest first, k = min(m, r). W counts as spanning the eigenvectors of Q whose eigenvalue
     exceeds `tolerance` times the largest: with the default, a direction in which W has less than
     a hundredth of its largest extent is lost, and its cosine is 0. NaN where W is not finite.
+    ValueError for shapes that do not belong together, a Q that no W has, or a tolerance < 0.
     """
     inside, rank, finite = _spanned(overlap, gram, tolerance)
     cosines = np.linalg.svd(inside, compute_uv=False)
@@ -87,7 +99,7 @@ def direction_overlap(
 ) -> Float[np.ndarray, "*batch r"]:
     """‖P u_k‖² for every row of an orthonormal U, P the projection on the rows of W.
 
-    What W spans is as for `principal_cosines`. NaN where W is not finite.
+    What W spans, and ValueErrors, are as for `principal_cosines`. NaN where W is not finite.
     """
     inside, _, finite = _spanned(overlap, gram, tolerance)
     return np.where(finite[..., None], np.minimum((inside**2).sum(axis=-2), 1.0), np.nan)
@@ -99,7 +111,10 @@ def matrix_mse(
     *,
     tolerance: float = 1e-4,
 ) -> Float[np.ndarray, "*batch"]:
-    """‖P − UᵀU‖²_F/r, P as for `direction_overlap`: 1 where nothing is found, 0 where all is."""
+    """‖P − UᵀU‖²_F/r, P as for `direction_overlap`: 1 where nothing is found, 0 where all is.
+
+    NaN where W is not finite. ValueError as `principal_cosines`.
+    """
     inside, rank, finite = _spanned(overlap, gram, tolerance)
     r = overlap.shape[-1]
     error = (rank + r - 2 * (inside**2).sum(axis=(-2, -1))) / r
@@ -109,22 +124,48 @@ def matrix_mse(
 def weighted_mse(
     amplitudes: Float[np.ndarray, " r"], direction_overlaps: Float[np.ndarray, "*batch r"]
 ) -> Float[np.ndarray, "*batch"]:
-    """Σ_k a_k² (1 − ‖P u_k‖²)/Σ_k a_k²: MSE_γ of arXiv 2602.05846, definition 2.7."""
+    """Σ_k a_k² (1 − ‖P u_k‖²)/Σ_k a_k²: MSE_γ of arXiv 2602.05846, definition 2.7.
+
+    ValueError for no vector of numbers other than 0, or an array of another number of directions.
+    """
+    shaped((None,), amplitudes=amplitudes)
+    accepted = "expected a vector of numbers, not all 0"
+    require(bool(0 < np.linalg.norm(amplitudes) < np.inf), "amplitudes", amplitudes, accepted)
+    shaped((..., len(amplitudes)), direction_overlaps=direction_overlaps)
     square = amplitudes**2
     return np.asarray(((1 - direction_overlaps) * square).sum(axis=-1) / square.sum())
 
 
 def _spanned(overlap, gram, tolerance) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Û Uᵀ for an orthonormal basis Û of the rows of W, its rank, and where W is finite."""
+    non_negative(tolerance=tolerance)
+    shaped((..., None, None), overlap=overlap)
+    shaped((*overlap.shape[:-1], overlap.shape[-2]), gram=gram)
     finite = np.isfinite(gram).all(axis=(-2, -1)) & np.isfinite(overlap).all(axis=(-2, -1))
     finite = np.asarray(finite)
     gram = np.where(finite[..., None, None], gram, 0.0).astype(np.float64)
     values, vectors = np.linalg.eigh(gram)
+    _check_eigenvalues(gram, values, "gram")
     keep = (values > tolerance * values[..., -1:]) & (values > 0)
     scale = np.where(keep, 1 / np.sqrt(np.where(keep, values, 1)), 0)
     basis = np.swapaxes(vectors * scale[..., None, :], -1, -2)
     inside = basis @ np.where(finite[..., None, None], overlap, 0.0).astype(np.float64)
     return inside, np.asarray(keep.sum(axis=-1)), finite
+
+
+def _check_eigenvalues(matrices: np.ndarray, values: np.ndarray, key: str) -> None:
+    """ValueError where eigenvalues, smallest first, are negative beyond rounding."""
+    size = np.abs(values).max(axis=-1)
+    possible = bool((values[..., 0] >= -ROUNDING * size).all())
+    require(possible, key, matrices, "expected positive semi-definite matrices")
+
+
+def _check_possible(**covariances: np.ndarray) -> None:
+    """ValueError unless these are positive semi-definite where they are finite."""
+    for key, matrices in covariances.items():
+        matrices = np.asarray(matrices, np.float64)
+        matrices = matrices[np.isfinite(matrices).all(axis=(-2, -1))]
+        _check_eigenvalues(matrices, np.linalg.eigvalsh(matrices), key)
 
 
 def population_error(
@@ -145,8 +186,16 @@ def population_error(
 
     with one integral left after averaging σ in closed form (or by quadrature) over what is
     not conditioned on; g enters term by term, each over its own few directions. NaN where a
-    cell is not finite.
+    cell is not finite. ValueError for shapes that do not belong together, and a Q that no W has.
     """
+    shaped((None, None), readout=readout)
+    cells, m = readout.shape
+    shaped((cells, m), biases=biases)
+    shaped((cells, m, target.rank), overlap=overlap)
+    shaped((cells, m, m), gram=gram)
+    if intercept is not None:
+        shaped((cells,), intercept=intercept)
+    _check_possible(gram=gram)
     with double_precision():
         a, b, m, q = (
             jnp.asarray(np.asarray(field, np.float64)) for field in (readout, biases, overlap, gram)
@@ -234,9 +283,13 @@ def bayes_error(
 
     With M = Û Uᵀ and Q = Û Ûᵀ, ω = Û x is N(0, Q) and h | ω is N(Mᵀ Q⁻¹ ω, I − Mᵀ Q⁻¹ M): an
     average over ω alone, with E[g | ω] from the channel at both beliefs. NaN where a cell is not
-    finite.
+    finite. ValueError for shapes that do not belong together, and for a Q or C that is no
+    covariance.
     """
     r = target.rank
+    for key, cells in (("overlap", overlap), ("gram", gram), ("covariance", covariance)):
+        shaped((len(overlap), r, r), **{key: cells})
+    _check_possible(gram=gram, covariance=covariance)
     if r == 1:
         points, weights = line_rule(96)
         points = points[:, None]
