@@ -1,4 +1,4 @@
-"""Checks of what a user hands to a function: ValueError names the argument, its value, the rest.
+"""Checks of what a user hands to a function; ValueError names the argument and what is accepted.
 
 Arguments go in by their names, `positive(alpha=alpha, n=n)`. Of what is traced the shape alone is
 known, and checked.
@@ -20,8 +20,8 @@ from mirage.options import require
 ROUNDING = 1e-6
 
 
-def is_traced(value: Any) -> bool:
-    """Whether only the shape is known."""
+def _is_traced(value: Any) -> bool:
+    """Whether the shape alone is known."""
     return isinstance(value, Tracer)
 
 
@@ -47,17 +47,16 @@ def cosine(**arguments: Any) -> None:
 
 def whole(at_least: int, /, **arguments: Any) -> None:
     """Each is a whole number, no less than told."""
-    accepted = f"expected a whole number ≥ {at_least}"
-    _numbers(
-        arguments,
-        accepted,
-        lambda value: at_least <= value < math.inf and value == math.floor(value),
-    )
+
+    def good(value: float) -> bool:
+        return at_least <= value < math.inf and value == math.floor(value)
+
+    _numbers(arguments, f"expected a whole number ≥ {at_least}", good)
 
 
 def _numbers(arguments: dict[str, Any], accepted: str, good: Callable[[float], bool]) -> None:
     for key, value in arguments.items():
-        if is_traced(value):
+        if _is_traced(value):
             require(value.shape == (), f"{key}.shape", value.shape, accepted)
         else:
             require(_is_number(value) and good(_plain(value)), key, value, accepted)
@@ -81,6 +80,7 @@ def shaped(shape: tuple[Any, ...], /, **arrays: Any) -> None:
     batched = shape[:1] == (...,)
     wanted = shape[1:] if batched else shape
     accepted = ", ".join({None: "any", ...: "..."}.get(size, str(size)) for size in shape)
+    accepted += "," if len(shape) == 1 else ""
     for key, array in arrays.items():
         require(hasattr(array, "shape"), key, array, f"expected an array ({accepted})")
         found = tuple(array.shape)
@@ -102,7 +102,7 @@ def finite_array(shape: tuple[Any, ...], /, **arrays: Any) -> None:
     """Each is an array of a shape (`shaped`), of finite numbers."""
     shaped(shape, **arrays)
     for key, array in arrays.items():
-        if not is_traced(array):
+        if not _is_traced(array):
             require(bool(np.isfinite(array).all()), key, array, "expected finite numbers")
 
 
@@ -120,10 +120,12 @@ def overlap_matrix(rank: int | None, /, **matrices: Any) -> None:
     for key, matrix in matrices.items():
         shaped((..., rank, rank), **{key: matrix})
         shaped((..., *matrix.shape[-1:] * 2), **{key: matrix})
-        if is_traced(matrix):
+        if _is_traced(matrix):
             continue
         q = np.asarray(matrix, np.float64)
-        good = q.size > 0 and bool(np.isfinite(q).all() and (np.abs(q - np.swapaxes(q, -1, -2)) <= ROUNDING).all())
+        good = q.size > 0 and np.isfinite(q).all()
+        good = good and np.abs(q - np.swapaxes(q, -1, -2)).max() <= ROUNDING
         values = np.linalg.eigvalsh(q) if good else np.full(1, np.nan)
-        good = bool(((values >= -ROUNDING) & (values <= 1 + ROUNDING)).all())
-        require(good, key, matrix, "expected a symmetric matrix with eigenvalues from 0 to 1")
+        inside = (values >= -ROUNDING) & (values <= 1 + ROUNDING)
+        accepted = "expected a symmetric matrix with eigenvalues from 0 to 1"
+        require(bool(inside.all()), key, matrix, accepted)

@@ -287,8 +287,8 @@ def bayes_error(
     covariance.
     """
     r = target.rank
-    for key, cells in (("overlap", overlap), ("gram", gram), ("covariance", covariance)):
-        shaped((len(overlap), r, r), **{key: cells})
+    shaped((None, r, r), overlap=overlap)
+    shaped(overlap.shape, gram=gram, covariance=covariance)
     _check_possible(gram=gram, covariance=covariance)
     if r == 1:
         points, weights = line_rule(96)

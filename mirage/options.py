@@ -22,6 +22,8 @@ from jaxtyping import Array, Float
 Number = float | Float[Array, ""]
 # Letters of a value that a message shows.
 SHOWN = 200
+# Whole numbers beyond what a register holds are none of a setting.
+LARGEST = 2**63
 # The simple types of settings, as a user would call them.
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -52,11 +54,13 @@ def check_type(key: str, value: Any, kind: Any) -> None:
 
 
 def _is_a(value: Any, kind: type) -> bool:
-    if kind in (int, float):
-        number = isinstance(value, numbers.Integral if kind is int else numbers.Real)
-        traced = kind is float and isinstance(value, jax.Array)
-        return traced or (number and not isinstance(value, bool) and value == value)
-    return isinstance(value, kind)
+    if kind not in (int, float):
+        return isinstance(value, kind)
+    if kind is float and isinstance(value, float | jax.Array):
+        return isinstance(value, jax.Array) or not math.isnan(value)
+    number = isinstance(value, numbers.Integral if kind is int else numbers.Real)
+    small = number and abs(value) < LARGEST  # type: ignore[operator]
+    return small and not isinstance(value, bool)
 
 
 class Option(eqx.Module):
