@@ -81,8 +81,8 @@ def principal_cosines(
 
     Largest first, k = min(m, r). W counts as spanning the eigenvectors of Q whose eigenvalue
     exceeds `tolerance` times the largest: with the default, a direction in which W has less than
-    a hundredth of its largest extent is lost, and its cosine is 0. NaN where W is not finite.
-    ValueError for shapes that do not belong together, a Q that no W has, or a tolerance < 0.
+    a hundredth of its largest extent is lost, and its cosine is 0. NaN where W is not finite, or no
+    W has this Q. ValueError for shapes that do not belong together, or a tolerance < 0.
     """
     inside, rank, finite = _spanned(overlap, gram, tolerance)
     cosines = np.linalg.svd(inside, compute_uv=False)
@@ -99,7 +99,7 @@ def direction_overlap(
 ) -> Float[np.ndarray, "*batch r"]:
     """‖P u_k‖² for every row of an orthonormal U, P the projection on the rows of W.
 
-    What W spans, and ValueErrors, are as for `principal_cosines`. NaN where W is not finite.
+    What W spans, NaN and ValueError are as for `principal_cosines`.
     """
     inside, _, finite = _spanned(overlap, gram, tolerance)
     return np.where(finite[..., None], np.minimum((inside**2).sum(axis=-2), 1.0), np.nan)
@@ -113,7 +113,7 @@ def matrix_mse(
 ) -> Float[np.ndarray, "*batch"]:
     """‖P − UᵀU‖²_F/r, P as for `direction_overlap`: 1 where nothing is found, 0 where all is.
 
-    NaN where W is not finite. ValueError as `principal_cosines`.
+    NaN and ValueError as for `principal_cosines`.
     """
     inside, rank, finite = _spanned(overlap, gram, tolerance)
     r = overlap.shape[-1]
@@ -137,15 +137,14 @@ def weighted_mse(
 
 
 def _spanned(overlap, gram, tolerance) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Û Uᵀ for an orthonormal basis Û of the rows of W, its rank, and where W is finite."""
+    """Û Uᵀ for an orthonormal basis Û of the rows of W, its rank, and where W is one and finite."""
     non_negative(tolerance=tolerance)
     shaped((..., None, None), overlap=overlap)
     shaped((*overlap.shape[:-1], overlap.shape[-2]), gram=gram)
     finite = np.isfinite(gram).all(axis=(-2, -1)) & np.isfinite(overlap).all(axis=(-2, -1))
-    finite = np.asarray(finite)
     gram = np.where(finite[..., None, None], gram, 0.0).astype(np.float64)
     values, vectors = np.linalg.eigh(gram)
-    _check_eigenvalues(gram, values, "gram")
+    finite = np.asarray(finite & _is_gram(values))
     keep = (values > tolerance * values[..., -1:]) & (values > 0)
     scale = np.where(keep, 1 / np.sqrt(np.where(keep, values, 1)), 0)
     basis = np.swapaxes(vectors * scale[..., None, :], -1, -2)
@@ -153,19 +152,19 @@ def _spanned(overlap, gram, tolerance) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return inside, np.asarray(keep.sum(axis=-1)), finite
 
 
-def _check_eigenvalues(matrices: np.ndarray, values: np.ndarray, key: str) -> None:
-    """ValueError where eigenvalues, smallest first, are negative beyond rounding."""
-    size = np.abs(values).max(axis=-1)
-    possible = bool((values[..., 0] >= -ROUNDING * size).all())
-    require(possible, key, matrices, "expected positive semi-definite matrices")
+def _is_gram(eigenvalues: np.ndarray) -> np.ndarray:
+    """Whether a Gram matrix can have these, smallest first."""
+    return np.asarray(eigenvalues[..., 0] >= -ROUNDING * np.abs(eigenvalues).max(axis=-1))
 
 
-def _check_possible(**covariances: np.ndarray) -> None:
-    """ValueError unless these are positive semi-definite where they are finite."""
-    for key, matrices in covariances.items():
-        matrices = np.asarray(matrices, np.float64)
-        matrices = matrices[np.isfinite(matrices).all(axis=(-2, -1))]
-        _check_eigenvalues(matrices, np.linalg.eigvalsh(matrices), key)
+def _possible(*covariances: np.ndarray) -> np.ndarray:
+    """Which cells have finite and positive semi-definite matrices alone."""
+    possible = np.ones(len(covariances[0]), bool)
+    for matrices in covariances:
+        finite = np.asarray(np.isfinite(matrices).all(axis=(-2, -1)))
+        known = np.where(finite[:, None, None], matrices, 0.0).astype(np.float64)
+        possible &= finite & _is_gram(np.linalg.eigvalsh(known))
+    return possible
 
 
 def population_error(
@@ -186,7 +185,7 @@ def population_error(
 
     with one integral left after averaging σ in closed form (or by quadrature) over what is
     not conditioned on; g enters term by term, each over its own few directions. NaN where a
-    cell is not finite. ValueError for shapes that do not belong together, and a Q that no W has.
+    cell is not finite, or no W has its Q. ValueError for shapes that do not belong together.
     """
     shaped((None, None), readout=readout)
     cells, m = readout.shape
@@ -195,7 +194,6 @@ def population_error(
     shaped((cells, m, m), gram=gram)
     if intercept is not None:
         shaped((cells,), intercept=intercept)
-    _check_possible(gram=gram)
     with double_precision():
         a, b, m, q = (
             jnp.asarray(np.asarray(field, np.float64)) for field in (readout, biases, overlap, gram)
@@ -206,7 +204,8 @@ def population_error(
         overlaps = [_overlap_with_part(activation, *part, a, b, m, q) for part in known.parts]
         with np.errstate(invalid="ignore"):  # cells that are not finite
             error = square + known.square + c * (c + 2 * mean - 2 * known.mean)
-            return error - 2 * sum(map(np.asarray, overlaps), np.zeros(()))
+            error = error - 2 * sum(map(np.asarray, overlaps), np.zeros(()))
+        return np.where(_possible(gram), error, np.nan)
 
 
 class TargetIntegrals(NamedTuple):
@@ -283,13 +282,11 @@ def bayes_error(
 
     With M = Û Uᵀ and Q = Û Ûᵀ, ω = Û x is N(0, Q) and h | ω is N(Mᵀ Q⁻¹ ω, I − Mᵀ Q⁻¹ M): an
     average over ω alone, with E[g | ω] from the channel at both beliefs. NaN where a cell is not
-    finite. ValueError for shapes that do not belong together, and for a Q or C that is no
-    covariance.
+    finite, or Q or C no covariance. ValueError for shapes that do not belong together.
     """
     r = target.rank
     shaped((None, r, r), overlap=overlap)
     shaped(overlap.shape, gram=gram, covariance=covariance)
-    _check_possible(gram=gram, covariance=covariance)
     if r == 1:
         points, weights = line_rule(96)
         points = points[:, None]
@@ -299,7 +296,8 @@ def bayes_error(
     with double_precision():
         cells = [jnp.asarray(np.asarray(a, np.float64)) for a in (overlap, gram, covariance)]
         means = _beliefs(channel, jnp.asarray(points.T), jnp.asarray(weights), *cells)
-    return np.asarray(means) + target_integrals(target).square
+    error = np.asarray(means) + target_integrals(target).square
+    return np.where(_possible(gram, covariance), error, np.nan)
 
 
 @eqx.filter_jit

@@ -28,7 +28,7 @@ def main() -> None:
     try:
         text = render(collect(given.folder, figure=given.figure))
         write_text(page, text)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a folder or its results that cannot be read
         print(f"mirage: {error}", file=sys.stderr)
         sys.exit(2)
     print(page)
