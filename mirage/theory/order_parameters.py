@@ -69,7 +69,7 @@ class Dynamics(eqx.Module):
     def __check_init__(self):
         a = self.readout
         array = isinstance(a, np.ndarray | jax.Array) and a.ndim == 1 and len(a) > 0
-        require(array, "readout", a, "expected an array of one number a neuron")
+        require(array, "readout", a, "expected one number a neuron")
         if isinstance(a, np.ndarray):
             require(bool(np.isfinite(a).all()), "readout", a, "expected finite numbers")
         non_negative(noise=self.noise)
