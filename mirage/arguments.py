@@ -4,6 +4,7 @@ Arguments go in by their names, `positive(alpha=alpha, n=n)`. Of what is traced 
 known, and checked.
 """
 
+import contextlib
 import math
 import numbers
 from collections.abc import Callable
@@ -92,10 +93,11 @@ def shaped(shape: tuple[Any, ...], /, **arrays: Any) -> None:
 
 def as_array(key: str, value: Any) -> Float[np.ndarray, "..."]:
     """The value in float64; ValueError where it is no array of numbers."""
-    try:
-        return np.asarray(value, np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{key}: expected an array of numbers") from None
+    array = None
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        array = np.asarray(value, np.float64)
+    require(array is not None, key, value, "expected an array of numbers")
+    return np.asarray(array)
 
 
 def finite_array(shape: tuple[Any, ...], /, **arrays: Any) -> None:

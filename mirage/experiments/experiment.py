@@ -264,8 +264,8 @@ class Experiment:
             for option, value in itertools.product(having, values):
                 try:
                     dataclasses.replace(option, **{setting: value})
-                except TypeError as error:
-                    raise ValueError(f"{where}={value!r}: {error}") from error
+                except ValueError as error:
+                    raise ValueError(f"tune.settings.{error}") from error
         known = list(self.varied)
         for name in tune.apart:
             accepted = f"expected varied settings, {', '.join(known) or 'of which there are none'}"
