@@ -15,6 +15,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtri
 
+from mirage.arguments import finite_array, positive, shaped, whole
+from mirage.options import require
+
 # Nodes along each direction, and where the rule ends, for ranks 1, 2, ...: up to 13 so that h_20²
 # is not cut (|h| ≤ 9 leaves out a mass of 2e-19). A tensor rule stays under 4e5 points; that of
 # rank 4 is good to 1e-4, and above it Sobol points do better than what a tensor rule can afford.
@@ -28,8 +31,12 @@ def line_rule(nodes: int, half_width: float = 9.0) -> tuple[np.ndarray, np.ndarr
 
     The panels meet at 0, so a kink or a jump there costs nothing. `nodes` is even; half of
     them lie on each side, in panels of at most 16. Returns points and weights, each
-    `(nodes,)` float64; the weights hold the density and sum to 1.
+    `(nodes,)` float64; the weights hold the density and sum to 1. ValueError for a number of nodes
+    that is not even and positive, or a `half_width` ≤ 0.
     """
+    whole(2, nodes=nodes)
+    require(nodes % 2 == 0, "nodes", nodes, "expected an even number")
+    positive(half_width=half_width)
     half = nodes // 2
     panels = math.ceil(half / 16)
     while half % panels:
@@ -51,7 +58,9 @@ def rule(rank: int) -> tuple[np.ndarray, np.ndarray]:
 
     A tensor product of `line_rule` up to rank 4; above it, a scrambled Sobol sequence of
     2^17 points, seeded, whose error is of order 1e-4 for a smooth f and 1e-3 for one that jumps.
+    ValueError for a rank that is no whole number ≥ 0.
     """
+    whole(0, rank=rank)
     if rank == 0:
         return np.zeros((1, 0)), np.ones(1)
     if rank in LINES:
@@ -71,7 +80,12 @@ def rule(rank: int) -> tuple[np.ndarray, np.ndarray]:
 def gauss_hermite(
     rank: int, nodes: int
 ) -> tuple[Float[np.ndarray, "count rank"], Float[np.ndarray, " count"]]:
-    """Points and weights of the tensor Gauss-Hermite rule: exact to degree 2 nodes − 1 a line."""
+    """Points and weights of the tensor Gauss-Hermite rule: exact to degree 2 nodes − 1 a line.
+
+    ValueError for a rank that is no whole number ≥ 0, or fewer nodes than one.
+    """
+    whole(0, rank=rank)
+    whole(1, nodes=nodes)
     x, w = np.polynomial.hermite_e.hermegauss(nodes)
     points = np.stack(np.meshgrid(*[x] * rank, indexing="ij"), axis=-1) if rank else np.zeros(0)
     weights = functools.reduce(np.multiply.outer, [w / w.sum()] * rank, np.ones(()))
@@ -85,8 +99,12 @@ def scattered(
 
     On a line, equidistant points on |z| ≤ `half_width` behind a random shift, which converge
     faster than any power of `count` for smooth f and as 1/count past a jump. In more
-    dimensions a scrambled Sobol sequence, with `count` a power of two.
+    dimensions a scrambled Sobol sequence, with `count` a power of two. ValueError for a rank below
+    0, fewer points than one, a seed that is no whole number ≥ 0, or a `half_width` ≤ 0.
     """
+    whole(0, rank=rank, seed=seed)
+    whole(1, count=count)
+    positive(half_width=half_width)
     if rank == 0:
         return np.zeros((count, 0)), np.full(count, 1.0 / count)
     if rank == 1:
@@ -107,8 +125,12 @@ def exact_weights(
     """The weights, changed as little as can be, so that polynomials up to a degree are exact.
 
     Of total degree up to `degree`, or as many as a quarter of the points allows. Heavy tails, such
-    as those of He4², then cost a scattered rule nothing.
+    as those of He4², then cost a scattered rule nothing. ValueError for arrays that do not belong
+    together or are not finite, and for a degree below 0.
     """
+    finite_array((None, None), points=points)
+    finite_array((len(points),), weights=weights)
+    whole(0, degree=degree)
     count, rank = points.shape
     while math.comb(degree + rank, rank) > max(1, count // 4):
         degree -= 1
@@ -133,7 +155,11 @@ def expectation(
     count: int = 2**16,
     replicas: int = 8,
 ) -> Estimate:
-    """E[f(h)] for h ~ N(0, I_rank), from independent randomised rules and their scatter."""
+    """E[f(h)] for h ~ N(0, I_rank), from independent randomised rules and their scatter.
+
+    ValueError as `scattered`, and for fewer replicas than two.
+    """
+    whole(2, replicas=replicas)
     sums = []
     for seed in range(replicas):
         points, weights = scattered(rank, count, seed=seed)
@@ -142,13 +168,19 @@ def expectation(
 
 
 def mean_and_error(replicas: Float[np.ndarray, "replicas ..."]) -> Estimate:
-    """The mean over replicas and its standard error."""
+    """The mean over replicas and its standard error; ValueError for fewer than two."""
+    count = len(replicas) if np.ndim(replicas) else 0
+    require(count >= 2, "replicas", replicas, "expected an array of at least two")
     error = replicas.std(axis=0, ddof=1) / math.sqrt(len(replicas))
     return Estimate(np.asarray(replicas.mean(axis=0)), np.asarray(error))
 
 
 def multi_indices(rank: int, degree: int) -> list[tuple[int, ...]]:
-    """All (k_1, ..., k_rank) of whole numbers ≥ 0 with Σ k_i = degree."""
+    """All (k_1, ..., k_rank) of whole numbers ≥ 0 with Σ k_i = degree.
+
+    ValueError for a rank or a degree that is no whole number ≥ 0.
+    """
+    whole(0, rank=rank, degree=degree)
     if rank == 0:
         return [()] if degree == 0 else []
     ranges = itertools.product(range(degree + 1), repeat=rank - 1)
@@ -160,8 +192,15 @@ def hermite_functions(
 ) -> Iterator[Float[np.ndarray, "*batch"]]:
     """Π_i h_{k_i}(z_i), normalised Hermite polynomials, for every multi-index of the degree.
 
-    One after another in the order of `multi_indices`: orthonormal for z ~ N(0, I).
+    One after another in the order of `multi_indices`: orthonormal for z ~ N(0, I). ValueError for
+    a z without directions, or a degree that is no whole number ≥ 0.
     """
+    shaped((..., None), z=z)
+    whole(0, degree=degree)
+    return _hermite_functions(z, degree)
+
+
+def _hermite_functions(z, degree):
     lines = [
         hermite_lines(np.ascontiguousarray(z[..., axis]), degree) for axis in range(z.shape[-1])
     ]
@@ -171,8 +210,9 @@ def hermite_functions(
 
 
 def hermite_lines(x: Float[np.ndarray, "*batch"], degree: int) -> list[Float[np.ndarray, "*batch"]]:
-    """h_0(x) to h_degree(x), degree ≥ 1: normalised Hermite polynomials."""
-    values = [np.ones_like(x), x]
+    """h_0(x) to h_degree(x): normalised Hermite polynomials; ValueError for a degree below 0."""
+    whole(0, degree=degree)
+    values = [np.ones_like(x), x][: degree + 1]
     for k in range(1, degree):
         values.append((x * values[k] - math.sqrt(k) * values[k - 1]) / math.sqrt(k + 1))
     return values
@@ -186,7 +226,12 @@ def hermite_coefficients(
     count: int = 2**16,
     replicas: int = 8,
 ) -> Estimate:
-    """E[f(h) Π_i h_{k_i}(h_i)] for every multi-index of the degree, in `multi_indices` order."""
+    """E[f(h) Π_i h_{k_i}(h_i)] for every multi-index of the degree, in `multi_indices` order.
+
+    ValueError as `expectation`, and for a rank below 1 or a degree that is no whole number ≥ 0.
+    """
+    whole(1, rank=rank)
+    whole(0, degree=degree)
 
     def products(points):
         f = np.asarray(function(points), np.float64)
@@ -205,9 +250,12 @@ def contraction(
 
     With c_k = E[f h_k] the tensor of f is E[f He_k(h)]/√degree!, whose squared norm is Σ_k c_k²:
     the trace of the contraction of a tensor with itself. Its range is spanned by the
-    directions that the tensor sees.
+    directions that the tensor sees. ValueError for a rank or a degree below 1, and for arrays of
+    another number of coefficients.
     """
+    whole(1, rank=rank, degree=degree)
     indices = {index: place for place, index in enumerate(multi_indices(rank, degree))}
+    shaped((..., len(indices)), first=first, second=second)
     result = np.zeros((*first.shape[:-1], rank, rank))
     for shared in multi_indices(rank, degree - 1):
         places, factors = [], []

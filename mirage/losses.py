@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from mirage.arguments import as_array, shaped
 from mirage.expressions import Expression
 from mirage.options import Option
 from mirage.precision import double_precision
@@ -54,10 +55,13 @@ def slopes(
     """ℓ'(t, y) in float64 outside any compiled function, compiled once a loss.
 
     Settings are traced and arrays filled up to one of few sizes, so that a scan of settings
-    does not compile anew.
+    does not compile anew. ValueError for arrays of different shapes, or `Optimal`, which is made
+    for a target first.
     """
+    t, y = as_array("t", t), as_array("y", y)
+    shaped(t.shape, y=y)
     size = 2 ** max(10, math.ceil(math.log2(max(t.size, 1))))
-    flat = [np.resize(np.asarray(v, np.float64).ravel(), size) for v in (t, y)]
+    flat = [np.resize(v.ravel(), size) for v in (t, y)]
     with double_precision():
         traced = jax.tree.map(lambda v: jnp.asarray(v) if isinstance(v, float) else v, loss)
         found = np.asarray(_slopes(traced, *map(jnp.asarray, flat)))

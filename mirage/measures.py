@@ -15,14 +15,17 @@ import numpy as np
 from jaxtyping import Float
 
 from mirage.activations import Activation
+from mirage.arguments import finite, non_negative, shaped
 from mirage.channels.channel import Channel
 from mirage.gaussian import exact_weights, line_rule, rule, scattered
-from mirage.options import Option
+from mirage.options import Option, require
 from mirage.precision import double_precision
 from mirage.targets import Part, Target
 
 # The measures that are one number a cell.
 SCALARS = ("cos_best", "subspace_cosine", "test_error")
+# A negative eigenvalue of Q of no more than this share of the largest is rounding.
+ROUNDING = 1e-3
 
 
 class Measure(Option, abc.ABC):
@@ -60,8 +63,11 @@ def cos_best(
 ) -> Float[np.ndarray, "*batch"]:
     """max_j ‖U w_j‖/‖w_j‖: how much of the best neuron lies in the target's subspace, in [0, 1].
 
-    NaN where a neuron is not finite; a neuron that has vanished has found nothing, 0.
+    NaN where a neuron is not finite; a neuron that has vanished has found nothing, 0. ValueError
+    for shapes that do not belong together.
     """
+    shaped((..., None, None), overlap=overlap)
+    shaped(overlap.shape[:-1], norm=norm)
     inside = np.linalg.norm(overlap.astype(np.float64), axis=-1)
     norm = norm.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -75,13 +81,17 @@ def escape(
     """The number of samples at which a curve first reaches a level; inf where it never does.
 
     Between the two saves about it log(samples) is taken as linear in the curve. 0 where it starts
-    there, NaN where the curve is lost before.
+    there, NaN where the curve is lost before. ValueError for shapes that do not belong together, or
+    a level that is not finite.
     """
+    shaped((None, None), samples=samples)
+    shaped(samples.shape, cosine=cosine)
+    finite(level=level)
     found = np.full(len(cosine), np.inf)
     for run, (n, curve) in enumerate(zip(samples, cosine, strict=True)):
         above = np.flatnonzero(curve >= level)
-        finite = np.isfinite(curve).all() or (len(above) and np.isfinite(curve[: above[0]]).all())
-        if not finite:
+        kept = np.isfinite(curve).all() or (len(above) and np.isfinite(curve[: above[0]]).all())
+        if not kept:
             found[run] = np.nan
         elif len(above):
             k = above[0]
@@ -103,7 +113,8 @@ def principal_cosines(
 
     Largest first, k = min(m, r). W counts as spanning the eigenvectors of Q whose eigenvalue
     exceeds `tolerance` times the largest: with the default, a direction in which W has less than
-    a hundredth of its largest extent is lost, and its cosine is 0. NaN where W is not finite.
+    a hundredth of its largest extent is lost, and its cosine is 0. NaN where W is not finite, or no
+    W has this Q. ValueError for shapes that do not belong together, or a tolerance < 0.
     """
     inside, rank, finite = _spanned(overlap, gram, tolerance)
     cosines = np.linalg.svd(inside, compute_uv=False)
@@ -120,7 +131,7 @@ def direction_overlap(
 ) -> Float[np.ndarray, "*batch r"]:
     """‖P u_k‖² for every row of an orthonormal U, P the projection on the rows of W.
 
-    What W spans is as for `principal_cosines`. NaN where W is not finite.
+    What W spans, NaN and ValueError are as for `principal_cosines`.
     """
     inside, _, finite = _spanned(overlap, gram, tolerance)
     return np.where(finite[..., None], np.minimum((inside**2).sum(axis=-2), 1.0), np.nan)
@@ -132,7 +143,10 @@ def matrix_mse(
     *,
     tolerance: float = 1e-4,
 ) -> Float[np.ndarray, "*batch"]:
-    """‖P − UᵀU‖²_F/r, P as for `direction_overlap`: 1 where nothing is found, 0 where all is."""
+    """‖P − UᵀU‖²_F/r, P as for `direction_overlap`: 1 where nothing is found, 0 where all is.
+
+    NaN and ValueError as for `principal_cosines`.
+    """
     inside, rank, finite = _spanned(overlap, gram, tolerance)
     r = overlap.shape[-1]
     error = (rank + r - 2 * (inside**2).sum(axis=(-2, -1))) / r
@@ -142,22 +156,47 @@ def matrix_mse(
 def weighted_mse(
     amplitudes: Float[np.ndarray, " r"], direction_overlaps: Float[np.ndarray, "*batch r"]
 ) -> Float[np.ndarray, "*batch"]:
-    """Σ_k a_k² (1 − ‖P u_k‖²)/Σ_k a_k²: MSE_γ of arXiv 2602.05846, definition 2.7."""
+    """Σ_k a_k² (1 − ‖P u_k‖²)/Σ_k a_k²: MSE_γ of arXiv 2602.05846, definition 2.7.
+
+    ValueError for no vector of numbers other than 0, or an array of another number of directions.
+    """
+    shaped((None,), amplitudes=amplitudes)
+    accepted = "expected a vector of numbers, not all 0"
+    require(bool(0 < np.linalg.norm(amplitudes) < np.inf), "amplitudes", amplitudes, accepted)
+    shaped((..., len(amplitudes)), direction_overlaps=direction_overlaps)
     square = amplitudes**2
     return np.asarray(((1 - direction_overlaps) * square).sum(axis=-1) / square.sum())
 
 
 def _spanned(overlap, gram, tolerance) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Û Uᵀ for an orthonormal basis Û of the rows of W, its rank, and where W is finite."""
+    """Û Uᵀ for an orthonormal basis Û of the rows of W, its rank, and where W is one and finite."""
+    non_negative(tolerance=tolerance)
+    shaped((..., None, None), overlap=overlap)
+    shaped((*overlap.shape[:-1], overlap.shape[-2]), gram=gram)
     finite = np.isfinite(gram).all(axis=(-2, -1)) & np.isfinite(overlap).all(axis=(-2, -1))
-    finite = np.asarray(finite)
     gram = np.where(finite[..., None, None], gram, 0.0).astype(np.float64)
     values, vectors = np.linalg.eigh(gram)
+    finite = np.asarray(finite & _is_gram(values))
     keep = (values > tolerance * values[..., -1:]) & (values > 0)
     scale = np.where(keep, 1 / np.sqrt(np.where(keep, values, 1)), 0)
     basis = np.swapaxes(vectors * scale[..., None, :], -1, -2)
     inside = basis @ np.where(finite[..., None, None], overlap, 0.0).astype(np.float64)
     return inside, np.asarray(keep.sum(axis=-1)), finite
+
+
+def _is_gram(eigenvalues: np.ndarray) -> np.ndarray:
+    """Whether a Gram matrix can have these, smallest first."""
+    return np.asarray(eigenvalues[..., 0] >= -ROUNDING * np.abs(eigenvalues).max(axis=-1))
+
+
+def _possible(*covariances: np.ndarray) -> np.ndarray:
+    """Which cells have finite and positive semi-definite matrices alone."""
+    possible = np.ones(len(covariances[0]), bool)
+    for matrices in covariances:
+        finite = np.asarray(np.isfinite(matrices).all(axis=(-2, -1)))
+        known = np.where(finite[:, None, None], matrices, 0.0).astype(np.float64)
+        possible &= finite & _is_gram(np.linalg.eigvalsh(known))
+    return possible
 
 
 def population_error(
@@ -178,8 +217,15 @@ def population_error(
 
     with one integral left after averaging σ in closed form (or by quadrature) over what is
     not conditioned on; g enters term by term, each over its own few directions. NaN where a
-    cell is not finite.
+    cell is not finite, or no W has its Q. ValueError for shapes that do not belong together.
     """
+    shaped((None, None), readout=readout)
+    cells, m = readout.shape
+    shaped((cells, m), biases=biases)
+    shaped((cells, m, target.rank), overlap=overlap)
+    shaped((cells, m, m), gram=gram)
+    if intercept is not None:
+        shaped((cells,), intercept=intercept)
     with double_precision():
         a, b, m, q = (
             jnp.asarray(np.asarray(field, np.float64)) for field in (readout, biases, overlap, gram)
@@ -190,7 +236,8 @@ def population_error(
         overlaps = [_overlap_with_part(activation, *part, a, b, m, q) for part in known.parts]
         with np.errstate(invalid="ignore"):  # cells that are not finite
             error = square + known.square + c * (c + 2 * mean - 2 * known.mean)
-            return error - 2 * sum(map(np.asarray, overlaps), np.zeros(()))
+            error = error - 2 * sum(map(np.asarray, overlaps), np.zeros(()))
+        return np.where(_possible(gram), error, np.nan)
 
 
 class TargetIntegrals(NamedTuple):
@@ -267,9 +314,11 @@ def bayes_error(
 
     With M = Û Uᵀ and Q = Û Ûᵀ, ω = Û x is N(0, Q) and h | ω is N(Mᵀ Q⁻¹ ω, I − Mᵀ Q⁻¹ M): an
     average over ω alone, with E[g | ω] from the channel at both beliefs. NaN where a cell is not
-    finite.
+    finite, or Q or C no covariance. ValueError for shapes that do not belong together.
     """
     r = target.rank
+    shaped((None, r, r), overlap=overlap)
+    shaped(overlap.shape, gram=gram, covariance=covariance)
     if r == 1:
         points, weights = line_rule(96)
         points = points[:, None]
@@ -279,7 +328,8 @@ def bayes_error(
     with double_precision():
         cells = [jnp.asarray(np.asarray(a, np.float64)) for a in (overlap, gram, covariance)]
         means = _beliefs(channel, jnp.asarray(points.T), jnp.asarray(weights), *cells)
-    return np.asarray(means) + target_integrals(target).square
+    error = np.asarray(means) + target_integrals(target).square
+    return np.where(_possible(gram, covariance), error, np.nan)
 
 
 @eqx.filter_jit

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from mirage import lapack
 from mirage.activations import Activation
+from mirage.arguments import shaped
 from mirage.options import Option
 from mirage.wishart import wishart_root
 
@@ -126,5 +127,7 @@ class TwoLayer(Network):
 def output(
     activation: Activation, a: Float[Array, " m"], z: Float[Array, "m rows"]
 ) -> Float[Array, " rows"]:
-    """f = Σ_j a_j σ(z_j) for pre-activations z_j = w_j·x + b_j."""
+    """f = Σ_j a_j σ(z_j) for pre-activations z_j = w_j·x + b_j; ValueError for other shapes."""
+    shaped((None,), a=a)
+    shaped((len(a), None), z=z)
     return a @ activation(z)

@@ -8,26 +8,72 @@ import abc
 import dataclasses
 import inspect
 import math
+import numbers
 import re
-from typing import ClassVar
+import types
+import typing
+from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, Float
 
 # A numerical setting: given as a number, and traced where setups share one compiled function.
 Number = float | Float[Array, ""]
+# Letters of a value that a message shows.
+SHOWN = 200
+# Whole numbers beyond what a register holds are none of a setting.
+LARGEST = 2**63
+# The simple types of settings, as a user would call them.
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def require(condition: bool, key: str, value: object, accepted: str) -> None:
     """Raise the one `ValueError` of a static mistake: the key, its value, what is accepted."""
     if not condition:
-        raise ValueError(f"{key}={value!r}: {accepted}")
+        shown = " ".join(repr(value).split())
+        shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+        raise ValueError(f"{key}={shown}: {accepted}")
+
+
+def checkable(kind: Any) -> bool:
+    """Whether values of this kind can be checked: a simple type, or one and None."""
+    if isinstance(kind, types.UnionType):
+        rest = [k for k in typing.get_args(kind) if k is not type(None)]
+        return len(rest) == 1 and rest[0] in KINDS
+    return kind in KINDS
+
+
+def check_type(key: str, value: Any, kind: Any) -> None:
+    """ValueError unless a value is of a kind that is `checkable`; of numbers NaN is none."""
+    if not checkable(kind):
+        return
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    expected = " or ".join(KINDS.get(k, "null") for k in kinds)
+    require(any(_is_a(value, k) for k in kinds), key, value, f"expected {expected}")
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    if kind not in (int, float):
+        return isinstance(value, kind)
+    if kind is float and isinstance(value, float | jax.Array):
+        return isinstance(value, jax.Array) or not math.isnan(value)
+    number = isinstance(value, numbers.Integral if kind is int else numbers.Real)
+    small = number and abs(value) < LARGEST  # type: ignore[operator]
+    return small and not isinstance(value, bool)
 
 
 class Option(eqx.Module):
     """Base of everything that a config group can name: immutable, its fields are the settings."""
 
     group: ClassVar[str] = "option"
+
+    def __new__(cls, *args: Any, **settings: Any):
+        """ValueError names a setting of another type than it is declared with."""
+        signature = inspect.signature(cls)
+        for key, value in signature.bind_partial(*args, **settings).arguments.items():
+            check_type(f"{cls.group}.{key}", value, signature.parameters[key].annotation)
+        return super().__new__(cls)
 
     def __check_init__(self):
         for field in dataclasses.fields(self):

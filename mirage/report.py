@@ -35,7 +35,7 @@ def main() -> None:
             raise ConfigError(f"--figure {given.figure}: expected one of {known}")
         text = render(collect(given.folder, figure=given.figure))
         write_text(page, text)
-    except (OSError, ConfigError) as error:
+    except (OSError, ValueError) as error:  # ConfigError, or results that cannot be read
         print(f"mirage: {error}", file=sys.stderr)
         sys.exit(2)
     print(page)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mirage.activations import Activation
+from mirage.arguments import shaped
 from mirage.designs import BlockOfRows, Matrix, Memory, Rows, Window
 from mirage.inputs import Inputs
 from mirage.losses import Loss
@@ -195,8 +196,9 @@ def draw_problem(
     **model: Any,
 ) -> tuple[Problem, Memory]:
     """Labels for a matrix: h = U X asked first, then y given h, block by block; none in advance
-    for `one_pass`.
+    for `one_pass`. ValueError for another number of directions than the target sees.
     """
+    shaped((target.rank, None), directions=directions)
     if one_pass:
         labels = jnp.zeros((0, matrix.rows.size))
         problem = Problem(matrix, labels, directions, target=target, labels_key=key, **model)

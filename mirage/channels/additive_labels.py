@@ -47,14 +47,19 @@ def is_additive(target: Target) -> bool:
     return plain and len(active) == len(set(active)) == len(target.parts()) == target.rank
 
 
+def check_additive(target: Target) -> None:
+    """ValueError unless the target is a sum of functions of one direction each."""
+    if not is_additive(target):
+        raise ValueError(f"target={target.name()}: not a sum of functions of one direction each")
+
+
 def additive_labels(target: Target, *, known: int = 0) -> AdditiveLabels:
     """The law of what is left of the label when its first `known` directions are known.
 
     ValueError for a target that is not such a sum, and for one of more than `MAX_PAIRS`
     directions with a summand that is not even.
     """
-    if not is_additive(target):
-        raise ValueError(f"target={target.name()}: not a sum of functions of one direction each")
+    check_additive(target)
     h = (np.arange(POINTS) + 0.5) * (2 * HALF_WIDTH / POINTS) - HALF_WIDTH
     weights = np.exp(-(h**2) / 2)
     weights /= weights.sum()

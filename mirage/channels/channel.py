@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mirage.arguments import shaped
+
 
 class Output(NamedTuple):
     """Of log Z(y; ω, V) = log E[P(y|h)], h ~ N(ω, V): the value and two derivatives in ω.
@@ -90,7 +92,12 @@ class Channel(eqx.Module):
 def posterior(
     out: Output, omega: Float[Array, " r *batch"], covariance: Float[Array, "r r"]
 ) -> tuple[Float[Array, " r *batch"], Float[Array, " r r *batch"]]:
-    """E[h|y] and Cov[h|y]."""
+    """E[h|y] and Cov[h|y]; ValueError for shapes that do not belong together."""
+    shaped((..., None), omega=omega)
+    r = len(omega)
+    shaped(omega.shape, **{"out.score": out.score})
+    shaped((r, *omega.shape), **{"out.curvature": out.curvature})
+    shaped((r, r), covariance=covariance)
     v = covariance
     mean = omega + jnp.tensordot(v, out.score, axes=1)
     right = jnp.einsum("ij...,jk->ik...", out.curvature, v)
@@ -102,7 +109,14 @@ def mixture(
     scores: Float[Array, " r k *batch"],
     curvatures: Float[Array, " r r k *batch"],
 ) -> Output:
-    """The channel Z = Σ_k Z_k from log Z_k and its derivatives; a weight of −∞ is no component."""
+    """The channel Z = Σ_k Z_k from log Z_k and its derivatives; a weight of −∞ is no component.
+
+    ValueError for shapes that do not belong together.
+    """
+    shaped((..., None, None), scores=scores)
+    r, *rest = scores.shape
+    shaped(tuple(rest), log_weights=log_weights)
+    shaped((r, r, *rest), curvatures=curvatures)
     top = jax.lax.stop_gradient(log_weights.max(axis=0))
     top = jnp.where(jnp.isfinite(top), top, 0)
     weights = jnp.exp(log_weights - top[None])

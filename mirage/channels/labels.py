@@ -14,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from mirage.arguments import ROUNDING, as_array, shaped
 from mirage.channels.partition import Sizes, sampled
 from mirage.gaussian import hermite_functions, multi_indices
+from mirage.options import require
 from mirage.targets import Target
 
 REPLICAS = 8
@@ -116,16 +118,20 @@ def label_table(
 ) -> LabelTable:
     """The table of a target, given the coordinates of h along the orthonormal rows of `known`.
 
-    ValueError where the rank is above what can be integrated, or where the target is not finite
-    on a set of positive measure.
+    ValueError where the rank is above what can be integrated, where `known` is not orthonormal or
+    leaves nothing, or where the target is not finite on a set of positive measure.
     """
     r = target.rank
     if r > MAX_RANK:
         raise ValueError(
             f"target={target.name()}: rank {r}; label integrals go up to rank {MAX_RANK}"
         )
-    known = np.zeros((0, r)) if known is None else known
+    known = np.zeros((0, r)) if known is None else as_array("known", known)
+    shaped((None, r), known=known)
     s = len(known)
+    orthonormal = s < r and np.allclose(known @ known.T, np.eye(s), atol=ROUNDING)
+    accepted = f"expected orthonormal rows, fewer than the {r} directions"
+    require(orthonormal, "known", known, accepted)
     rest = complement(known)
     sizes = SIZES[s, r - s] if sizes is None else sizes
     replicas = [sampled(target, known, rest, sizes, replica) for replica in range(REPLICAS)]

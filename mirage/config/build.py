@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mirage.config.errors import ConfigError, suggest
 from mirage.config.plugins import check_named
-from mirage.config.schema import KEYS, OPTION_GROUPS, OPTIONAL_GROUPS, check_type
+from mirage.config.schema import KEYS, OPTION_GROUPS, OPTIONAL_GROUPS
 from mirage.experiments.experiment import GROUPS, SAMPLES, Experiment
 from mirage.measures import Measure
 from mirage.options import Option
@@ -77,6 +77,10 @@ def build(config: DictConfig) -> Experiment:
 
 def build_options(config: DictConfig, groups: Sequence[str]) -> dict[str, Any]:
     """The options a composed config names in some groups; ConfigError as for `build`."""
+    for group in groups:
+        if group not in OPTION_GROUPS:
+            accepted = f"expected some of {', '.join(OPTION_GROUPS)}"
+            raise ConfigError(f"groups={group!r}: {accepted}{suggest(str(group), OPTION_GROUPS)}")
     values = _checked(config)
     try:
         return {group: _option(group, values[group], group) for group in groups}
@@ -120,8 +124,6 @@ def _option(group: str, node: Any, where: str) -> Option:
             raise ConfigError(
                 f"{where}.{key}: {group}={node['name']} has no such setting; it has {accepted}"
             )
-    for key, value in settings.items():
-        check_type(f"{where}.{key}", value, option.settings()[key].annotation)
     return option(**settings)
 
 

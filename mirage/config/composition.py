@@ -27,6 +27,9 @@ from mirage.folders import folder
 
 def compose_config(overrides: Sequence[str], *, config_dir: str | None = None) -> DictConfig:
     """Compose a config without building it; ConfigError where Hydra refuses."""
+    for override in overrides:
+        if not isinstance(override, str):
+            raise ConfigError(f"overrides={override!r}: expected text such as 'd=200'")
     overrides = prepare(overrides)
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such folder")

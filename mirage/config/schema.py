@@ -7,22 +7,18 @@ schema cannot disagree.
 import contextlib
 import dataclasses
 import inspect
-import math
-import types
-import typing
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from mirage.config.errors import ConfigError
 from mirage.experiments.experiment import GROUPS
 from mirage.experiments.search import Search
 from mirage.experiments.theory import Theory
 from mirage.experiments.tune import Tune
 from mirage.folders import folder
-from mirage.options import Option
+from mirage.options import Option, checkable
 from mirage.runtime import Runtime
 
 OPTION_GROUPS: dict[str, type[Option]] = {
@@ -108,33 +104,6 @@ def _constant(value: Any):
 
 def _listed(value: Any) -> Any:
     return [_listed(v) for v in value] if isinstance(value, tuple) else value
-
-
-def checkable(kind: Any) -> bool:
-    """Whether OmegaConf can check a value of this kind: a simple type, or one and None."""
-    simple = (int, float, bool, str)
-    if isinstance(kind, types.UnionType):
-        rest = [k for k in typing.get_args(kind) if k is not type(None)]
-        return len(rest) == 1 and rest[0] in simple
-    return kind in simple
-
-
-def check_type(key: str, value: Any, kind: Any) -> None:
-    """What OmegaConf checks for settings that come through a schema, for those that do not."""
-    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if not checkable(kind):
-        return
-    good = any(
-        (k is type(None) and value is None)
-        or (k is float and isinstance(value, int | float) and not isinstance(value, bool))
-        or (k is int and isinstance(value, int) and not isinstance(value, bool))
-        or (k in (bool, str) and isinstance(value, k))
-        for k in kinds
-    )
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    if not good or (isinstance(value, float) and math.isnan(value)):
-        expected = " or ".join(names.get(k, "null") for k in kinds)
-        raise ConfigError(f"{key}={value!r}: expected {expected}")
 
 
 def register() -> None:

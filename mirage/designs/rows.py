@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from mirage.arguments import whole
+
 # Numbers in a block of a seed where kernels are slow to start: enough to fill an accelerator.
 FILLING = 2**20
 
@@ -15,8 +17,9 @@ FILLING = 2**20
 def grains(size: int, numbers: int) -> int:
     """How many times `size` rows, of so many `numbers` each, make a block.
 
-    One on a CPU, where a small block stays in cache.
+    One on a CPU, where a small block stays in cache. ValueError for no row or no number.
     """
+    whole(1, size=size, numbers=numbers)
     if jax.default_backend() == "cpu":
         return 1
     return max(1, FILLING // (size * numbers))

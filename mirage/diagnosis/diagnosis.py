@@ -13,6 +13,7 @@ from mirage.channels.preprocessing import best_direction, law, law_of, slope_of
 from mirage.diagnosis.words import described
 from mirage.losses import Huber, Loss, Mse
 from mirage.network import TwoLayer
+from mirage.options import require
 from mirage.targets import Target
 from mirage.theory.assumptions import Assumption, assumptions
 from mirage.theory.exponents import Leap, generative_leaps, information_leaps, polynomial_degree
@@ -21,6 +22,8 @@ from mirage.theory.loss_matrix import LossMatrix, loss_matrix
 from mirage.theory.moments import mean_and_square
 from mirage.theory.spectral import LARGEST
 from mirage.theory.weak_recovery import Step, staircase
+
+GROUPS = {"target": Target, "loss": Loss, "activation": Activation, "network": TwoLayer}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +89,14 @@ def diagnose(
     """How hard a target is, and what a loss and an activation see of it, for d → ∞.
 
     Defaults are Huber's loss with δ = 1, cos and the standard start. Raises ValueError for a
-    target of a rank above what can be integrated, or one that is not finite everywhere.
+    target of a rank above what can be integrated, or one that is not finite everywhere, and for
+    what is no option of its group.
     """
+    given = {"target": target, "loss": loss, "activation": activation, "network": network}
+    for group, option in given.items():
+        base = GROUPS[group]
+        good = isinstance(option, base) or (option is None and group != "target")
+        require(good, group, option, f"expected a {base.__name__}")
     asked, activation = loss or Huber(), activation or Cos()
     loss = made_for(asked, target)
     tables = LabelTables(target)

@@ -33,6 +33,12 @@ GROUPS: dict[str, type[Option]] = {
     "inputs": Inputs,
     "directions": Directions,
 }
+OTHERS: dict[str, type[Option]] = {
+    "search": Search,
+    "tune": Tune,
+    "theory": Theory,
+    "runtime": Runtime,
+}
 SAMPLES = ("alpha", "exponent", "n")
 # Seeds are 32-bit counters; those above this one are for choices that are not reported.
 RESERVED_SEEDS = 2**31
@@ -213,6 +219,7 @@ class Experiment:
             )
         whole(self.seeds, "seeds", at_least=1)
         whole(self.root_seed, "root_seed", at_least=0)
+        whole(self.first_seed, "first_seed", at_least=0)
         require(self.root_seed < 2**32, "root_seed", self.root_seed, "expected less than 2^32")
         for group, base in GROUPS.items():
             value = getattr(self, group)
@@ -220,6 +227,12 @@ class Experiment:
             require(len(options) > 0, group, value, "expected at least one option")
             for option in options:
                 require(isinstance(option, base), group, option, f"expected a {base.__name__}")
+        for key, base in OTHERS.items():
+            option, least = getattr(self, key), "" if key == "runtime" else " or None"
+            good = isinstance(option, base) or (option is None and bool(least))
+            require(good, key, option, f"expected a {base.__name__}{least}")
+        accepted = "expected {'group.setting': [values]}"
+        require(isinstance(self.vary, Mapping), "vary", self.vary, accepted)
         for key, values in self.vary.items():
             listed = isinstance(values, Sequence) and not isinstance(values, str)
             accepted = "expected a list of different values"
@@ -256,8 +269,8 @@ class Experiment:
             for option, value in itertools.product(having, values):
                 try:
                     dataclasses.replace(option, **{setting: value})
-                except TypeError as error:
-                    raise ValueError(f"{where}={value!r}: {error}") from error
+                except ValueError as error:
+                    raise ValueError(f"tune.settings.{error}") from error
         known = list(self.varied)
         for name in tune.apart:
             accepted = f"expected varied settings, {', '.join(known) or 'of which there are none'}"

@@ -18,6 +18,7 @@ from mirage.experiments.results import AllFailedError, grid
 from mirage.experiments.searching import search
 from mirage.experiments.theory import Theory
 from mirage.experiments.tuning import tuned
+from mirage.options import require
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,11 @@ def simulate(
     cells, or alone where the experiment has no sample size. Several experiments by name are run
     one after the other and joined along the dimension `part`. With `runtime.profile` a trace of
     JAX's profiler goes to `folder`. `keeper` says where cells are stored as they are done, so that
-    the same call goes on where an interrupted one was.
+    the same call goes on where an interrupted one was. ValueError for what is no experiment.
     """
+    parts = list(experiment.values()) if isinstance(experiment, Mapping) else [experiment]
+    known = len(parts) > 0 and all(isinstance(part, Experiment) for part in parts)
+    require(known, "experiment", experiment, "expected an Experiment, or some of them by name")
     if isinstance(experiment, Mapping):
         results, lost = {}, None
         for name, part in experiment.items():
@@ -72,7 +76,8 @@ def simulate(
             except AllFailedError as error:
                 lost = error
         if not results:
-            raise lost or ValueError("no parts")
+            assert lost is not None
+            raise lost
         return joined(results, {name: experiment[name] for name in results})
     start = time.perf_counter()
     experiment.runtime.configure()

@@ -9,12 +9,17 @@ import xarray as xr
 import yaml
 
 from mirage.experiments.combine import combined
+from mirage.options import require
 
 FILE = "results.nc"
 
 
 def save(dataset: xr.Dataset, folder: str | os.PathLike) -> Path:
-    """Write `results.nc` into a folder atomically: a reader sees the old file or the new one."""
+    """Write `results.nc` into a folder atomically: a reader sees the old file or the new one.
+
+    OSError where it cannot be written, ValueError for what is no Dataset.
+    """
+    require(isinstance(dataset, xr.Dataset), "dataset", dataset, "expected an xarray Dataset")
     return write(dataset, Path(folder) / FILE)
 
 
@@ -42,13 +47,15 @@ def load(path: str | os.PathLike) -> xr.Dataset:
     Several runs are combined along their coordinates; cells nobody ran are NaN, and what
     differs between runs without being a dimension (`loss`, say, or the setting `loss.delta` as
     `delta`) becomes one. Raises
-    FileNotFoundError where there is no result, ValueError where runs contradict each other.
+    FileNotFoundError where there is no result, ValueError where a file cannot be read or runs
+    contradict each other.
     """
+    require(isinstance(path, str | os.PathLike), "path", path, "expected a file or a folder")
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.rglob(FILE))
     if not files:
         raise FileNotFoundError(f"no {FILE} in {path} or below it")
-    runs = [xr.load_dataset(file, engine="netcdf4") for file in files]
+    runs = [_read(file) for file in files]
     if len(runs) == 1:
         return runs[0]
     runs, settings = _with_settings(runs)
@@ -67,6 +74,13 @@ def load(path: str | os.PathLike) -> xr.Dataset:
     for setting, key in settings.items():
         merged[setting].attrs = {"long_name": key, "units": "1"}
     return merged
+
+
+def _read(file: Path) -> xr.Dataset:
+    try:
+        return xr.load_dataset(file, engine="netcdf4")
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"path={file}: expected a netCDF4 file of results ({error})") from error
 
 
 def _with_settings(runs: list[xr.Dataset]) -> tuple[list[xr.Dataset], dict[str, str]]:

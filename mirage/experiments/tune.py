@@ -32,8 +32,10 @@ def listed(settings: Any) -> Settings:
 
 
 def names(value: Any) -> tuple[str, ...]:
-    """One name or several as a tuple."""
-    return (value,) if isinstance(value, str) else tuple(value or ())
+    """One name or several as a tuple; what is neither is left to the checks."""
+    if value is None or (isinstance(value, Sequence) and not isinstance(value, str)):
+        return tuple(value or ())
+    return (value,)
 
 
 class Tune(Option, abc.ABC):
@@ -64,6 +66,8 @@ class Tune(Option, abc.ABC):
         self.check("settings", good, accepted)
         for key, values in self.settings:
             require("." in key and len(values) > 0, f"tune.settings.{key}", list(values), accepted)
+        named = all(isinstance(name, str) for name in self.apart)
+        self.check("apart", named, "expected the name of a varied setting, or a list of them")
         accepted = "expected {dimension: [values]}"
         self.check("within", isinstance(self.within, tuple), accepted)
         for key, values in self.within:

@@ -7,6 +7,7 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
+from mirage.config.errors import first_line
 from mirage.figures.amp_transition import amp_transition
 from mirage.figures.compute import compute
 from mirage.figures.depth_advantage import depth_advantage
@@ -84,12 +85,16 @@ def figure(function: Draw) -> Draw:
 
 
 def draw(dataset: xr.Dataset, figure: str = "recovery") -> Figure:
-    """The figure of that name; ValueError lists the names there are."""
-    if figure not in FIGURES:
-        raise ValueError(f"figure={figure!r}: expected one of {', '.join(FIGURES)}")
+    """The figure of that name; ValueError lists the names there are, or says what is missing."""
+    require(isinstance(dataset, xr.Dataset), "dataset", dataset, "expected an xarray Dataset")
+    require(figure in FIGURES, "figure", figure, f"expected one of {', '.join(FIGURES)}")
     if figure == "recovery":
         figure = _fitting(dataset)
-    return FIGURES[figure](dataset)
+    try:
+        return FIGURES[figure](dataset)
+    except (AttributeError, KeyError, StopIteration) as error:
+        lack = f"the dataset does not have what it shows ({first_line(error)})"
+        raise ValueError(f"figure={figure}: {lack}") from error
 
 
 def _fitting(dataset: xr.Dataset) -> str:

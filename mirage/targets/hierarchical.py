@@ -1,5 +1,6 @@
 """Many features of decreasing strength: y = Σ_k a_k g_k(h_k)."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -9,6 +10,8 @@ from jaxtyping import Float
 
 from mirage.expressions import Expression
 from mirage.targets.base import Target
+
+MAX_FEATURES = 10**6
 
 
 def listed(value: Any) -> Any:
@@ -30,10 +33,13 @@ class Hierarchical(Target):
     strengths: Any = eqx.field(static=True, converter=listed, default=None)
 
     def __check_init__(self):
-        self.check("features", self.features >= 1, "expected a whole number ≥ 1")
+        accepted = f"expected a whole number from 1 to {MAX_FEATURES}"
+        self.check("features", 1 <= self.features <= MAX_FEATURES, accepted)
         if self.strengths is not None:
             numbers = isinstance(self.strengths, tuple) and len(self.strengths) == self.features
-            numbers = numbers and all(isinstance(a, int | float) and a != 0 for a in self.strengths)
+            numbers = numbers and all(
+                isinstance(a, int | float) and 0 < abs(a) < math.inf for a in self.strengths
+            )
             self.check("strengths", numbers, f"expected {self.features} numbers other than 0")
         one_each = isinstance(self.link, str) or (
             isinstance(self.link, tuple) and len(self.link) == self.features

@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float
 from scipy.optimize import root, root_scalar
 from scipy.special import expit
 
+from mirage.arguments import overlap_matrix, positive, positive_vector, whole
 from mirage.channels.averages import SMALLEST
 from mirage.channels.channel import Channel
 from mirage.precision import double_precision
@@ -46,7 +47,12 @@ Map = Callable[[Float[np.ndarray, "r r"]], Float[np.ndarray, "r r"]]
 def free_energy(
     channel: Channel, overlap: Float[Array, "r r"], alpha: Float[Array, ""] | float
 ) -> Float[Array, ""]:
-    """f(Q), without the conditional entropy of y, which does not depend on Q."""
+    """f(Q), without the conditional entropy of y, which does not depend on Q.
+
+    ValueError for an α ≤ 0, and a Q that is no overlap, 0 ≤ Q ≤ I.
+    """
+    positive(alpha=alpha)
+    overlap_matrix(channel.rank, overlap=overlap)
     eye = jnp.eye(len(overlap), dtype=overlap.dtype)
     _, log_det = jnp.linalg.slogdet(eye - overlap)
     evidence = channel.information(overlap).log_evidence
@@ -54,7 +60,11 @@ def free_energy(
 
 
 def exact_recovery(overlap: Float[np.ndarray, "r r"]) -> int:
-    """How many directions are recovered exactly: eigenvalues of 1, as `cleaned` leaves them."""
+    """How many directions are recovered exactly: eigenvalues of 1, as `cleaned` leaves them.
+
+    ValueError for a Q that is no overlap, 0 ≤ Q ≤ I.
+    """
+    overlap_matrix(None, overlap=overlap)
     return int((np.linalg.eigvalsh(overlap) > 1 - NEGLIGIBLE).sum())
 
 
@@ -64,8 +74,10 @@ def value_of(channel: Channel, overlap: Float[np.ndarray, "r r"], alpha: float) 
     With k of them, and a posterior variance V → 0 left in each, f goes as (k/2 + α ρ) log V for
     Ψ that goes as ρ log V. ρ is measured (`_narrowed`): −½ for a continuous label without noise,
     0 for one that is discrete, −½ P(continuous) where a label is both. Where the two balance, as
-    for h² at α = 1, f has a finite limit, which is returned.
+    for h² at α = 1, f has a finite limit, which is returned. ValueError as `free_energy`.
     """
+    positive(alpha=alpha)
+    overlap_matrix(channel.rank, overlap=overlap)
     if exact_recovery(overlap):
         return _limit(channel, overlap, alpha)
     _, evidence = averages(channel, overlap[None])
@@ -114,8 +126,9 @@ def stationary_points(channel: Channel, *, alpha: float) -> list[StationaryPoint
     point unless it attracts, that is where f is +∞. Averages of a `diagonal_only` channel are
     for a diagonal Q: points and instabilities that are not diagonal are seen through
     `channel.for_any_overlap()` alone, where averages are over scattered points and rays are
-    kept roughly at best.
+    kept roughly at best. ValueError for an α ≤ 0.
     """
+    positive(alpha=alpha)
 
     def function(overlap):
         with double_precision():
@@ -150,7 +163,9 @@ def rays(rank: int) -> list[Float[np.ndarray, "r r"]]:
     """Projectors that symmetries of targets tend to keep.
 
     I, those on some of the directions, and those on (1, ±1) of two and (1, ±1, ...) of all.
+    ValueError for a rank below 1.
     """
+    whole(1, rank=rank)
     eye = np.eye(rank)
     some = [
         np.diag(eye[list(chosen)].sum(axis=0))
@@ -259,8 +274,12 @@ class Optimal:
 def optimal(
     channel: Channel, alphas: Float[np.ndarray, " alphas"], *, tolerance: float = 1e-3
 ) -> Optimal:
-    """Both branches at every α, the better one, and the thresholds to `tolerance` in α."""
-    alphas = np.asarray(alphas, np.float64)
+    """Both branches at every α, the better one, and the thresholds to `tolerance` in α.
+
+    ValueError for no α, an α ≤ 0 or a tolerance ≤ 0.
+    """
+    alphas = positive_vector("alphas", alphas)
+    positive(tolerance=tolerance)
     low = curve(channel, alphas, start="uninformed", tolerance=tolerance)
     high = curve(channel, alphas, start="informed", tolerance=tolerance)
     energies = np.stack([_energies(channel, one) for one in (low, high)], axis=1)

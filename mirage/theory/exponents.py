@@ -24,6 +24,7 @@ from mirage.gaussian import (
     mean_and_error,
     scattered,
 )
+from mirage.options import require
 from mirage.targets import Target
 from mirage.targets.evaluation import values
 from mirage.theory.directions import RANGE, SIGMAS, aligned, depends, tidy
@@ -60,17 +61,23 @@ class Seen(NamedTuple):
 
 
 def information_leaps(target: Target) -> list[Leap]:
-    """The staircase of correlations E[y He_k(z) | h_known]."""
+    """The staircase of correlations E[y He_k(z) | h_known]; ValueError above rank 4."""
     degree = polynomial_degree(target)
     if degree is not None:
         return _leaps(target, functools.partial(_exact, target, degree), degree)
-    return _leaps(target, functools.partial(_correlations, target), DEGREES[target.rank])
+    return _leaps(target, functools.partial(_correlations, target), _degrees(target))
 
 
 def generative_leaps(tables: LabelTables) -> list[Leap]:
-    """The staircase of E[He_k(z) | y, h_known]."""
+    """The staircase of E[He_k(z) | y, h_known]; ValueError above rank 4."""
     seen = functools.partial(_labelled, tables)
-    return _leaps(tables.target, seen, DEGREES[tables.target.rank])
+    return _leaps(tables.target, seen, _degrees(tables.target))
+
+
+def _degrees(target) -> int:
+    accepted = f"expected at most {max(DEGREES)} directions"
+    require(target.rank in DEGREES, "target.rank", target.rank, accepted)
+    return DEGREES[target.rank]
 
 
 def _leaps(target, seen, degrees) -> list[Leap]:

@@ -13,13 +13,12 @@ every step of one-pass descent, and at the first step on a batch that is used ag
 normalised.
 """
 
-import math
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from mirage.arguments import positive
 from mirage.options import require
 from mirage.precision import double_precision
 from mirage.theory.joint_quadrature import POINTS
@@ -47,7 +46,7 @@ def full_batch_step(
     mean loss is γ = γ0 α, γ0 being the `step_size` of the update. ValueError as `trajectory`, for
     α ≤ 0, and for updates other than `Gradient`, which use the samples again.
     """
-    require(0 < alpha < math.inf, "alpha", alpha, "expected a number > 0")
+    positive(alpha=alpha)
     name = type(dynamics.update).__name__
     require(isinstance(dynamics.update, Gradient), "update", name, "expected Gradient")
     with double_precision():

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mirage.activations import Activation
+from mirage.arguments import finite, positive
 from mirage.gaussian import line_rule, scattered
 from mirage.losses import Loss, slopes
 from mirage.precision import double_precision
@@ -33,7 +34,10 @@ class OverlapLaw(NamedTuple):
 
 
 def slope_moments(target: Target, loss: Loss, *, centred: bool) -> SlopeMoments:
-    """Moments of the loss's slope at zero with h; a label is drawn at every point of the rule."""
+    """Moments of the loss's slope at zero with h; a label is drawn at every point of the rule.
+
+    ValueError for `Optimal`, which is made for a target first. NaN where the slope is not finite.
+    """
     h, weights = scattered(target.rank, POINTS, seed=0)
     y = labels(target, h, seed=0)
     s = slopes(loss, np.zeros_like(y), y)
@@ -61,8 +65,11 @@ def overlap_law(
                        + (step²/n) (E σ'(z)² E[s² h_k²] − (E σ'(z) E[s h_k])²):
 
     where w was at the start, moved by the gradient that its own overlap makes, and the noise of n
-    samples (the sketch of Ba et al. 2022, arXiv 2205.01445, proposition 2).
+    samples (the sketch of Ba et al. 2022, arXiv 2205.01445, proposition 2). ValueError for a step
+    that is not finite, and a norm, d or n ≤ 0.
     """
+    finite(step=step)
+    positive(norm=norm, d=d, n=n)
     z, weights = line_rule(NODES)
     with double_precision():
         derivative = np.asarray(activation.derivative(jnp.asarray(norm * z)))

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mirage.arguments import whole
 from mirage.gaussian import gauss_hermite, scattered
 from mirage.options import require
 from mirage.precision import double_precision
@@ -26,6 +27,7 @@ from mirage.targets import Kernel, Likelihood, NoisySign, Target, evaluation
 
 # At most so many points (h, z, y).
 POINTS = 400_000
+FEWEST_POINTS = 2**12
 # Nodes a line: no more than MOST are needed, and with fewer than FEWEST a Sobol sequence does
 # better. Lines of h, along which targets vary as they like, have SHARE times those of z or more.
 MOST, FEWEST, SHARE = 160, 12, 2.5
@@ -147,8 +149,11 @@ def rule(target: Target, neurons: int, *, points: int = POINTS, coarse: bool = F
     and relu, 2e-4 for one as steep as tanh(h1 + He3(h2)), 5e-4 with label noise or at r + m > 4;
     up to 1e-3 where relu' jumps at a z other than 0 (`ExtraGradient`), whatever r + m.
 
-    ValueError where labels cannot be averaged over given h (`labels_given`), or are not finite.
+    ValueError where labels cannot be averaged over given h (`labels_given`), or are not finite, for
+    fewer neurons than one or points than `FEWEST_POINTS`.
     """
+    whole(1, neurons=neurons)
+    whole(FEWEST_POINTS, points=points)
     r = target.rank
     dimensions = r + neurons
     labels = len(labels_given(target, np.zeros((1, r)))[0])

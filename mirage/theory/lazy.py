@@ -16,6 +16,7 @@ from scipy.optimize import brentq
 from scipy.special import gammaln
 
 from mirage.activations import Activation
+from mirage.arguments import finite_array, non_negative, positive, whole
 from mirage.gaussian import hermite_coefficients
 from mirage.kernels import FeatureKernel
 from mirage.precision import double_precision
@@ -44,8 +45,10 @@ def kernel_series(
     """c_j² of k(t) = Σ_j c_j² t^j for inputs of norm √d, j up to `DEGREES`, and k(1).
 
     With biases the correlation is ρ = (s² t + β²)/(s² + β²), so that c_j² gathers the binomial
-    terms of every power of ρ.
+    terms of every power of ρ. ValueError for a norm ≤ 0 or a `bias_scale` < 0.
     """
+    positive(norm=norm)
+    non_negative(bias_scale=bias_scale)
     with double_precision():
         kernel = FeatureKernel(activation, float(norm), float(bias_scale), degree=TERMS)
         points = kernel.points(jnp.ones((1, 1)))
@@ -61,8 +64,12 @@ def kernel_series(
 def sphere_spectrum(series: Float[np.ndarray, " degrees"], total: float, d: int) -> Spectrum:
     """The eigenvalues ∫ k(t) P_k(t) of k(t) = Σ_j c_j² t^j, P_k Gegenbauer's with P_k(1) = 1.
 
-    By ∫ t^j P_k = j! Γ(d/2) / (2^j ((j − k)/2)! Γ((j + k + d)/2)) for j = k, k + 2, ...
+    By ∫ t^j P_k = j! Γ(d/2) / (2^j ((j − k)/2)! Γ((j + k + d)/2)) for j = k, k + 2, ... ValueError
+    for a series or a total that are not finite, and a d below 2.
     """
+    finite_array((None,), series=series)
+    non_negative(total=total)
+    whole(2, d=d)
     degrees = np.arange(len(series))
     eigenvalues = np.zeros(len(series))
     for k in degrees:
@@ -106,8 +113,14 @@ def ridge_error(
         (Σ [κ/(λ+κ) − κλ/(λ+κ)² (m−z)/(m−q)] v² + noise) / (1 − (q (m−2z) + z²)/(n (m−q))).
 
     `noise` is the variance of the label given h, or of what lies above the degrees. The constant
-    is left to the intercept.
+    is left to the intercept. NaN where no κ in the range of floats solves the equation. ValueError
+    for an n, a ridge or a width ≤ 0, a noise < 0, and for variances of other degrees.
     """
+    positive(n=n, ridge=ridge)
+    if width != math.inf:
+        positive(width=width)
+    non_negative(noise=noise)
+    finite_array(spectrum.eigenvalues.shape, variances=variances)
     value, count = spectrum.eigenvalues[1:], spectrum.multiplicity[1:]
     variance = variances[1:]
 
@@ -133,4 +146,7 @@ def ridge_error(
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    """The zero of a function that falls; NaN where it has none in reach."""
+    if not function(low) >= 0 >= function(high):
+        return math.nan
     return float(brentq(function, low, high, xtol=1e-13))  # type: ignore[arg-type]

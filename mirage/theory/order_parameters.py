@@ -31,6 +31,7 @@ import optimistix as optx
 from jaxtyping import Array, Float
 
 from mirage.activations import Activation
+from mirage.arguments import as_array, cosine, non_negative, positive, shaped, whole
 from mirage.losses import Loss
 from mirage.network import output
 from mirage.options import Number, require
@@ -66,12 +67,12 @@ class Dynamics(eqx.Module):
     noise: Number = 1.0
 
     def __check_init__(self):
-        a, noise = self.readout, self.noise
-        require(a.ndim == 1 and len(a) > 0, "readout", a, "expected one number a neuron")
+        a = self.readout
+        array = isinstance(a, np.ndarray | jax.Array) and a.ndim == 1 and len(a) > 0
+        require(array, "readout", a, "expected one number a neuron")
         if isinstance(a, np.ndarray):
             require(bool(np.isfinite(a).all()), "readout", a, "expected finite numbers")
-        if isinstance(noise, float | int):
-            require(0 <= noise < math.inf, "noise", noise, "expected a number ≥ 0")
+        non_negative(noise=self.noise)
 
     def coefficients(
         self, z: Float[Array, "m points"], y: Float[Array, " points"]
@@ -90,7 +91,12 @@ class Dynamics(eqx.Module):
 
 
 def rescaled(update: Update, *, dimension: float, batch_size: int = 1) -> Update:
-    """An update of a simulation with the same step sizes in units of B/d: γ ↦ γ d/B."""
+    """An update of a simulation with the same step sizes in units of B/d: γ ↦ γ d/B.
+
+    ValueError for a dimension ≤ 0 or a batch of no sample.
+    """
+    positive(dimension=dimension)
+    whole(1, batch_size=batch_size)
     return jax.tree.map(lambda step_size: step_size * dimension / batch_size, update)
 
 
@@ -112,7 +118,13 @@ class OrderParameters(NamedTuple):
 def averages(
     dynamics: Dynamics, rule: Rule, overlap: Float[Array, "m r"], gram: Float[Array, "m m"]
 ) -> Averages:
-    """The three averages by a rule of `mirage.theory.joint_quadrature`; float64 and traceable."""
+    """The three averages by a rule of `mirage.theory.joint_quadrature`; float64 and traceable.
+
+    ValueError for M and Q of another shape than (m, r) and (m, m).
+    """
+    m, r = len(dynamics.readout), dynamics.target.rank
+    shaped((m, r), overlap=overlap)
+    shaped((m, m), gram=gram)
     at = rule(overlap, gram)
     c = dynamics.coefficients(at.z, at.y)
     weighted = c * at.weights[None]
@@ -125,6 +137,7 @@ def rates(
     """dM/dτ and dQ/dτ: differentiable; call inside `double_precision()`.
 
     On the sphere they are those of normalised rows: an error in a norm would grow otherwise.
+    ValueError as `averages`.
     """
     if dynamics.spherical:
         overlap, gram = normalised(overlap, gram)
@@ -141,7 +154,9 @@ def rates(
 def normalised(
     overlap: Float[Array, "m r"], gram: Float[Array, "m m"]
 ) -> tuple[Float[Array, "m r"], Float[Array, "m m"]]:
-    """M and Q of W with its rows rescaled to unit norm."""
+    """M and Q of W with its rows rescaled to unit norm; ValueError for shapes of no W."""
+    shaped((None, None), overlap=overlap)
+    shaped((len(overlap), len(overlap)), gram=gram)
     norm = jnp.sqrt(jnp.diag(gram))
     return overlap / norm[:, None], gram / jnp.outer(norm, norm)
 
@@ -172,10 +187,11 @@ def trajectory(
     """M and Q at ascending times τ ≥ 0, from `overlap` and `gram` at τ = 0.
 
     Tsit5 with steps for a relative error of `tolerance`, on averages by rules of at most `points`
-    points. ValueError for M and Q that no W has, for times that do not ascend, and for a target
-    whose labels cannot be averaged over.
+    points. ValueError for M and Q that no W has, for times that do not ascend, a tolerance ≤ 0, too
+    few points, and a target whose labels cannot be averaged over.
     """
-    times = np.asarray(times, np.float64)
+    positive(tolerance=tolerance)
+    times = as_array("times", times)
     ascending = times.ndim == 1 and times.size > 0 and (np.diff(times) > 0).all()
     accepted = "expected ascending numbers ≥ 0, one of them > 0"
     require(bool(ascending and times[0] >= 0 < times[-1] < math.inf), "times", times, accepted)
@@ -209,10 +225,10 @@ def escape_time(
     a γ0 of order d^{1 − ℓ/2}: τ is of order d^{ℓ − 2}, d^{ℓ − 1} samples (Ben Arous et al. 2021).
     ValueError as `trajectory`, and for a level that is no cosine.
     """
-    require(0 < level < 1, "level", level, "expected a cosine between 0 and 1")
-    require(0 < max_time < math.inf, "max_time", max_time, "expected a number > 0")
+    cosine(level=level)
+    positive(max_time=max_time, tolerance=tolerance)
     r = dynamics.target.rank
-    basis = np.eye(r) if direction is None else np.asarray(direction, np.float64)[None]
+    basis = np.eye(r) if direction is None else as_array("direction", direction)[None]
     length = np.linalg.norm(basis[0]) if basis.shape[-1] == r else 0.0
     accepted = f"expected a vector of {r} numbers, not all 0"
     require(bool(0 < length < math.inf), "direction", direction, accepted)
@@ -244,7 +260,7 @@ def prepared(
     Call inside `double_precision()`. ValueError as `trajectory`.
     """
     m, r = len(dynamics.readout), dynamics.target.rank
-    overlap, gram = (np.asarray(a, np.float64) for a in (overlap, gram))
+    overlap, gram = as_array("overlap", overlap), as_array("gram", gram)
     require(overlap.shape == (m, r), "overlap", overlap.shape, f"expected the shape {(m, r)}")
     require(gram.shape == (m, m), "gram", gram.shape, f"expected the shape {(m, m)}")
     finite = np.isfinite(overlap).all() and np.isfinite(gram).all()

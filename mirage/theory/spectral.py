@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import elementwise
 
+from mirage.arguments import finite_array, positive, positive_vector
 from mirage.channels.preprocessing import Law
 from mirage.gaussian import Estimate, mean_and_error
 
@@ -91,9 +92,12 @@ class _Functions:
 
 
 def predict(law: Law, alpha: Float[np.ndarray, " alphas"]) -> Prediction:
-    """The upper end of the spectrum at every α, from all replicas of a law."""
+    """The upper end of the spectrum at every α, from all replicas of a law.
+
+    ValueError for no α or an α ≤ 0.
+    """
+    alpha = positive_vector("alpha", alpha)
     f = _Functions(law.pooled())
-    alpha = np.asarray(alpha, np.float64)
     bar = f.root(lambda s, a: f.squares(s) - 1 / a, alpha.shape, alpha)
     edge = f.psi(bar, alpha)
     r = f.m.shape[-1]
@@ -162,8 +166,11 @@ def bulk_density(
     """The density of eigenvalues of D at x, an eigenvalue being a bump of width `smoothing`.
 
     The Stieltjes transform m solves z = −1/m + E[T/(1 + m T/α)] (Marchenko and Pastur 1967;
-    Silverstein and Bai 1995) at z = x + i · smoothing · (spread of x).
+    Silverstein and Bai 1995) at z = x + i · smoothing · (spread of x). ValueError for an α or a
+    smoothing ≤ 0, and an x that is no vector of finite numbers.
     """
+    positive(alpha=alpha, smoothing=smoothing)
+    finite_array((None,), x=x)
     pooled = law.pooled()
     t, p = pooled.values[0], pooled.probability[0]
     spread = float(np.ptp(x)) or 1.0

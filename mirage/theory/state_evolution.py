@@ -17,7 +17,9 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
+from mirage.arguments import overlap_matrix, positive, shaped, whole
 from mirage.channels.channel import Channel, Information
+from mirage.options import require
 from mirage.precision import double_precision
 from mirage.small_matrices import cholesky
 
@@ -40,7 +42,9 @@ ROUNDING = 1e-13
 def update(
     channel: Channel, overlap: Float[Array, "r r"], alpha: Float[Array, ""] | float
 ) -> Float[Array, "r r"]:
-    """One step of the map, at α = n/d."""
+    """One step of the map, at α = n/d; ValueError as `fixed_point`."""
+    positive(alpha=alpha)
+    overlap_matrix(channel.rank, overlap=overlap)
     return _answer(_score(channel, channel.information(overlap)), alpha)
 
 
@@ -65,18 +69,26 @@ def mapped(
     """`update`, compiled, with the averages that it comes from.
 
     All that is not differentiated runs through this one program from Python: compiling the
-    averages of a channel takes seconds, more than a curve does.
+    averages of a channel takes seconds, more than a curve does. ValueError for another shape than
+    (r, r): what Q and α are is not known here.
     """
+    shaped((channel.rank, channel.rank), overlap=overlap)
     information = channel.information(overlap)
     return _answer(_score(channel, information), alpha), information
 
 
-@eqx.filter_jit
 def trajectory(
     channel: Channel, *, alpha: float | Array, start: Float[Array, "r r"], steps: int
 ) -> Float[Array, "steps r r"]:
-    """The overlap after 0, 1, ..., `steps` steps from a given one."""
+    """The overlap after 0, 1, ..., `steps` steps from a given one; ValueError as `fixed_point`."""
+    positive(alpha=alpha)
+    overlap_matrix(channel.rank, start=start)
+    whole(0, steps=steps)
+    return _trajectory(channel, alpha, start, steps)
 
+
+@eqx.filter_jit
+def _trajectory(channel, alpha, start, steps):
     def step(overlap, _):
         new = update(channel, overlap, alpha)
         return new, new
@@ -106,7 +118,12 @@ def fixed_point(
     (`carried_on`): the same fixed points, reached sooner. Half steps, since F makes some changes
     of Q alternate: parity's Q11 − Q22 changes its sign and little else. Derivatives are those of
     the implicit function. `tolerance` is on the last change of Q, `max_steps` counts pairs.
+    ValueError for an α, a tolerance or a number of steps ≤ 0, and a `start` that is no overlap,
+    0 ≤ Q ≤ I.
     """
+    positive(alpha=alpha, tolerance=tolerance)
+    overlap_matrix(channel.rank, start=start)
+    whole(1, max_steps=max_steps)
 
     def accelerated(overlap, arguments):
         channel, alpha = arguments
@@ -134,8 +151,11 @@ def carried_on(
     Aitken's Δ² along the last step, with ratio ρ = ⟨Δ1, Δ2⟩/|Δ1|²: ρ/(1 − ρ) more of it. Where
     they grow, ρ > 1, the distance from the fixed point that is left is doubled. Never further
     than half of |Q| or |I − Q|: about either end the map is anything but linear, and beyond the
-    fixed point that is aimed at there may be another branch.
+    fixed point that is aimed at there may be another branch. ValueError unless the three are
+    square matrices of one size.
     """
+    overlap_matrix(None, overlap=overlap)
+    shaped(overlap.shape, first=first, second=second)
     factor = _how_much_further(*map(jax.lax.stop_gradient, (overlap, first, second)))
     return second + factor * (second - first)
 
@@ -160,14 +180,20 @@ def _how_much_further(overlap, first, second):
 
 
 def start_of(kind: str, rank: int) -> Float[np.ndarray, "r r"]:
-    """The start `uninformed` or `informed`."""
-    return {"uninformed": UNINFORMED, "informed": INFORMED}[kind] * np.eye(rank)
+    """The start `uninformed` or `informed`; ValueError for another, or a rank below 1."""
+    known = {"uninformed": UNINFORMED, "informed": INFORMED}
+    require(kind in tuple(known), "kind", kind, f"expected one of {', '.join(known)}")
+    whole(1, rank=rank)
+    return known[kind] * np.eye(rank)
 
 
 def averages(
     channel: Channel, overlaps: Float[np.ndarray, "count r r"]
 ) -> tuple[Float[np.ndarray, " count"], Float[np.ndarray, " count"]]:
-    """E[E[y|ω]²] and E[log P(y|ω)] at every overlap."""
+    """E[E[y|ω]²] and E[log P(y|ω)] at every overlap; ValueError for none, or what is no overlap."""
+    shaped((None, channel.rank, channel.rank), overlaps=overlaps)
+    require(len(overlaps) > 0, "overlaps", overlaps, "expected at least one")
+    overlap_matrix(channel.rank, overlaps=overlaps)
     with double_precision():
         found = [mapped(channel, jnp.asarray(q, np.float64), jnp.zeros(()))[1] for q in overlaps]
         pairs = [(float(one.square), float(one.log_evidence)) for one in found]
@@ -179,7 +205,9 @@ def stability(channel: Channel, overlap: Float[np.ndarray, "r r"]) -> float:
     """The largest factor by which small symmetric changes of Q grow in a step, over α.
 
     At Q = 0 it is 1/alpha_c, with E[h|y] = 0: weak recovery needs an α above its inverse.
+    ValueError for a Q that is no overlap, 0 ≤ Q ≤ I.
     """
+    overlap_matrix(channel.rank, overlap=overlap)
     return growth(lambda q: _score_at(channel, q), overlap)
 
 
@@ -197,8 +225,9 @@ def growth(
 
     By differences along b bᵀ, for b a direction or the sum of two: Q stays positive. They are
     of third order and to one side. Averages have no derivative of use at a singular Q, where
-    they go through roots of it.
+    they go through roots of it. ValueError for a Q that is no overlap, 0 ≤ Q ≤ I.
     """
+    overlap_matrix(None, overlap=overlap)
     r = len(overlap)
     rows, columns = np.triu_indices(r)
     base = (1 - NEGLIGIBLE) * overlap
