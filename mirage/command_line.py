@@ -345,6 +345,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted; the same command goes on where it was", 130))
     except Exception as error:
+        if isinstance(error.__cause__, OSError):  # of the log, which Hydra opens
+            words = f"hydra.run.dir: cannot write there: {_reason(error.__cause__)}"
+            sys.exit(_fail(words, 2))
         # A run says itself what ended it; in a sweep the rest is the launcher's.
         if not {"-m", "--multirun"} & set(sys.argv):
             raise

@@ -20,8 +20,8 @@ import mirage
 from mirage import record
 
 SWEEP = [
-    *("-m", "+experiment=huber_vs_mse", "theory=null", "d=20,25,30", "alpha=[4,9,15]"),
-    *("seeds=48", "algorithm.steps=300", "runtime.memory=2 MB", "runtime.seeds_at_once=1"),
+    *("-m", "+experiment=huber_vs_mse", "theory=null", "d=20,25", "alpha=[4,9]"),
+    *("seeds=32", "algorithm.steps=300", "runtime.memory=4 MB", "runtime.seeds_at_once=1"),
 ]
 # What Hydra is told, and how a sweep ends of which a worker was killed. Ray starts the job again;
 # Slurm cannot say that it died without an accounting database, so that the user ends the wait.
@@ -78,7 +78,7 @@ def states(folder: Path) -> list[str]:
 
 def wait_for_the_others(folder: Path) -> None:
     end = time.monotonic() + 240
-    while time.monotonic() < end and sorted(states(folder)) != ["finished", "finished", "killed"]:
+    while time.monotonic() < end and sorted(states(folder)) != ["finished", "killed"]:
         time.sleep(0.5)
 
 
@@ -99,11 +99,11 @@ def test_a_worker_is_killed_in_mid_sweep(launcher, environment, tmp_path):
     assert "Traceback" not in errors
     again = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert states(folder) == ["finished"] * 3
+    assert states(folder) == ["finished"] * 2
     # The basic launcher finds it all, and has the same numbers.
     plain = [sys.executable, "-m", "mirage", *SWEEP]
     found = subprocess.run(plain, cwd=tmp_path, env=ONE, capture_output=True, text=True)
-    assert found.stdout.count("finished already") == 3
+    assert found.stdout.count("finished already") == 2
     where = [*plain, "hydra.sweep.dir=plain"]
     assert subprocess.run(where, cwd=tmp_path, env=ONE, capture_output=True).returncode == 0
     same(mirage.load(folder), mirage.load(tmp_path / "plain"))
