@@ -59,6 +59,7 @@ LAUNCHERS = {
     "hydra/launcher=submitit_slurm": ("hydra_submitit_launcher", "slurm"),
     "hydra/launcher=slurm": ("hydra_submitit_launcher", "slurm"),
     "hydra/launcher=ray": ("hydra_ray_launcher", "ray"),
+    "hydra/launcher=ray_tasks": ("hydra_ray_launcher", "ray"),
     "runtime=slurm": ("hydra_submitit_launcher", "slurm"),
     "runtime=ray": ("hydra_ray_launcher", "ray"),
 }
