@@ -63,7 +63,7 @@ def main() -> None:
         start = run(["-c", "import mirage; mirage.load"], wait=wait).seconds
         loaded = run(["-c", LOAD.format(str(place))], wait=wait).seconds
         line("mirage.load of it", f"{loaded - start:.2f} s", "2 s")
-        small = ["d=20", "alpha=4", "seeds=1", "theory=null", "hydra.run.dir=small"]
+        small = ["d=20", "alpha=4", "seeds=1", "hydra.run.dir=small"]
         run(["-m", "mirage", *small])
         sweep(Path("jobs"), Path("small"))
         print(f"{JOBS} run folders of one cell each")

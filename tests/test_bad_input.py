@@ -587,6 +587,8 @@ EXCEPTIONS = {
         "mirage.theory.spectral.threshold",
         "mirage.theory.state_evolution.threshold",
     ],
+    "no argument at all": ["mirage.measures.scalars"],
+    "a decorator of a user's own function": ["mirage.figures.figure"],
     "parts of `draw`, and of what writes: an error of the file system as it is": [
         "mirage.figures.diagnosis.diagnosis",
         "mirage.figures.recovery.recovery",

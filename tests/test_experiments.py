@@ -19,7 +19,7 @@ from mirage.experiments import store
 from mirage.experiments.experiment import sample_size
 from mirage.experiments.families import families
 from mirage.losses import Huber, LogCosh, Mse
-from mirage.measures import cos_best
+from mirage.measures import Measure, cos_best
 from mirage.network import TwoLayer
 from mirage.runtime import Default
 from mirage.targets import Hermite, Parity
@@ -261,6 +261,79 @@ def test_runs_of_a_grid_load_as_one_dataset(tmp_path):
     for name in TRAINED:
         same = whole[name].transpose(*loaded[name].dims).sel(loss=loaded.loss)
         assert np.array_equal(loaded[name], same), name
+
+
+class LargestOverlap(Measure):
+    """Largest |M|, to a power.
+
+    Of the target's directions alone.
+    """
+
+    power: int = 1
+
+    def __call__(self, *, overlap, gram, target):
+        assert overlap.shape[1:] == (gram.shape[1], target.rank)
+        return np.abs(overlap).max(axis=(1, 2)) ** self.power
+
+
+class Shapeless(Measure):
+    """Not one number a cell."""
+
+    def __call__(self, *, overlap, gram, target):
+        return gram
+
+
+def test_a_measure_of_ones_own_stands_beside_the_others():
+    results = run(loss=Huber(), measures=[LargestOverlap(power=2)])
+    expected = np.abs(results.overlap).max(["neuron", "direction"]) ** 2
+    np.testing.assert_allclose(results.largest_overlap, expected, rtol=1e-6)
+    assert results.largest_overlap.attrs["long_name"] == "Largest |M|, to a power"
+    # What diverges is missing, as in any other.
+    wild = run(loss=Mse(), measures=[LargestOverlap()], algorithm=LayerwiseGd(step_size=1e30))
+    assert wild.diverged.all()
+    assert wild.largest_overlap.isnull().all()
+    with pytest.raises(ValueError, match="the shape of shapeless=.*: expected one number a cell"):
+        run(loss=Huber(), measures=[Shapeless()])
+    with pytest.raises(ValueError, match="measures=3: expected a list of Measures"):
+        run(loss=Huber(), measures=[3])
+
+
+def cells(losses, d, *, cos=0.5):
+    """A result as a grid leaves it: `n` has no loss, one loss alone is no dimension."""
+    coords = {"d": d, "alpha": [2.0], "seed": [0, 1], "loss": losses}
+    axes = ("loss", "d", "alpha", "seed") if isinstance(losses, list) else ("d", "alpha", "seed")
+    shape = [len(coords[axis]) for axis in axes]
+    return xr.Dataset(
+        {
+            "cos_best": (axes, np.full(shape, cos, np.float32)),
+            "diverged": (axes, np.zeros(shape, bool)),
+            "design": (axes[:-1], np.full(shape[:-1], "dense")),
+            "n": (("d", "alpha"), 2 * np.array([d]).T),
+        },
+        coords=coords,
+    )
+
+
+@pytest.mark.parametrize("d", [[20, 30], [30, 40], [50]])
+def test_combined_is_an_outer_join(tmp_path, d):
+    """As xarray's own, which takes a time that grows with the square of the runs."""
+    first, second = cells(["mse", "huber"], [20, 30]), cells(["mse"], d)
+    slow = xr.merge([first, second], join="outer", compat="no_conflicts")
+    store.save(first, tmp_path / "a")
+    store.save(cells("mse", d), tmp_path / "b")
+    both = store.load(tmp_path)
+    assert set(both.data_vars) == set(slow.data_vars)
+    for name in ("cos_best", "n"):
+        assert (both[name] - slow[name]).fillna(0).max() == 0
+        assert int(both[name].notnull().sum()) >= int(slow[name].notnull().sum())
+    assert both.diverged.dtype == bool
+    assert not both.diverged.any()
+    known = both.cos_best.notnull().any("seed")
+    assert (both.design.where(known, "dense") == "dense").all()
+    assert (both.design.where(~known, "") == "").all()
+    store.save(cells("mse", [20], cos=0.6), tmp_path / "c")
+    with pytest.raises(ValueError, match="they differ in cos_best"):
+        store.load(tmp_path)
 
 
 def test_runs_that_contradict_each_other_are_refused(tmp_path):

@@ -1,7 +1,7 @@
 """`saved=PATH`: the config that a run left, one's own or someone else's, as an experiment."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,18 @@ def restore(overrides: Sequence[str]) -> list[str]:
     where it is neither, or needs plugins that nobody has named.
     """
     named = bool(plugins_in(overrides))
+    other = {one.split("=")[0] for one in overrides} & set(OPTION_GROUPS)
     return [
-        f"+{GROUP}={_register(one, named=named)}" if one.startswith(PREFIX) else one
+        f"+{GROUP}={_register(one, named=named, other=other)}" if one.startswith(PREFIX) else one
         for one in overrides
     ]
 
 
-def _register(override: str, *, named: bool) -> str:
-    """Make a saved config an experiment, and return its name."""
+def _register(override: str, *, named: bool, other: Set[str]) -> str:
+    """Make a saved config an experiment, and return its name.
+
+    In the groups `other` the user chooses an option, whose settings are not those of the saved one.
+    """
     path = Path(override.removeprefix(PREFIX)).expanduser()
     file = path / FILE if path.is_dir() else path
     try:
@@ -49,8 +53,9 @@ def _register(override: str, *, named: bool) -> str:
             f"{override}: it needs the code in {content['plugins']}, which is not run unless you "
             "say so; expected plugins=[FILE] with files that you trust"
         )
-    name = f"saved_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-    node = {"defaults": [*_chosen(content), "_self_"], **_kept(content)}
+    kept = {key: value for key, value in _kept(content).items() if key not in other}
+    node = {"defaults": [*_chosen(content), "_self_"], **kept}
+    name = f"saved_{hashlib.sha256(repr((text, sorted(other))).encode()).hexdigest()[:10]}"
     ConfigStore.instance().store(group=GROUP, name=name, node=node, package="_global_")
     return name
 

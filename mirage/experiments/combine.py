@@ -61,20 +61,22 @@ def _variable(name, runs, places, axes) -> xr.Variable:
         for run, place in zip(runs, places, strict=True)
         if name in run.variables
     ]
-    first = own[0][0]
+    # The longest: a run may have a variable along a dimension that another has it not along.
+    first = max((one for one, _ in own), key=lambda one: one.ndim)
     sizes = {dim: run.sizes[dim] for run in runs for dim in run.dims}
-    shape = tuple(
-        sizes[dim] if axes.get(str(dim)) is None else len(axes[str(dim)]) for dim in first.dims
-    )
+    sizes |= {dim: len(values) for dim, values in axes.items() if values is not None}
+    shape = tuple(sizes[dim] for dim in first.dims)
     kind = np.result_type(*{one.dtype for one, _ in own})
     filled = np.zeros(shape, bool)
     values = np.full(shape, NOTHING.get(kind.kind, 0), kind)
     for one, place in own:
-        if set(one.dims) != set(first.dims):
+        if not set(one.dims) <= set(first.dims):
             raise ValueError(f"{name} has the dimensions {first.dims} and {one.dims}")
-        one = one.transpose(*first.dims)
-        where = np.ix_(*(_along(dim, place, one) for dim in first.dims))
-        new, old, there = one.values, np.asarray(values[where]), np.asarray(filled[where])
+        along = [place.get(dim, np.arange(sizes[dim])) for dim in first.dims]
+        where = np.ix_(*along)
+        whole = one.set_dims({dim: len(a) for dim, a in zip(first.dims, along, strict=True)})
+        new = whole.transpose(*first.dims).values
+        old, there = np.asarray(values[where]), np.asarray(filled[where])
         known = _known(new)
         both = known & there
         if (new[both] != old[both]).any():
@@ -85,10 +87,6 @@ def _variable(name, runs, places, axes) -> xr.Variable:
         values = np.where(filled, values, np.nan)
         values = values.astype(kind) if kind.kind == "f" else values
     return xr.Variable(first.dims, values, first.attrs)
-
-
-def _along(dim, place, one: xr.Variable) -> np.ndarray:
-    return place[dim] if dim in place else np.arange(one.sizes[dim])
 
 
 def _known(values: np.ndarray) -> np.ndarray:
