@@ -26,7 +26,7 @@ from mirage import record
 SWEEP = [
     *(sys.executable, "-m", "mirage", "-m", "+experiment=huber_vs_mse", "theory=null"),
     *("d=20,30,40,50", "alpha=[3,6,9,12,15,20]", "seeds=64", "algorithm.steps=400"),
-    *("runtime.memory=4 MB", "runtime.seeds_at_once=1", "runtime.progress=false"),
+    *("runtime.memory=16 MB", "runtime.seeds_at_once=1", "runtime.progress=false"),
 ]
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 from mirage import record
-from mirage.experiments import load
-from mirage.experiments.store import write
+from mirage.experiments.store import gather
 
 WORDS = "Write the results of every finished run below a folder into one netCDF file."
 
@@ -18,7 +17,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="the file; DIR/gathered.nc by default")
     given = parser.parse_args()
     try:
-        file = write(load(given.folder), given.output or given.folder / "gathered.nc")
+        file = gather(given.folder, given.output)
     except (OSError, ValueError) as error:
         print(f"mirage: {error}", file=sys.stderr)
         sys.exit(2)

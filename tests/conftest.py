@@ -1,6 +1,7 @@
 """Strictness for every test: shapes and types checked at run time, no silent promotion."""
 
 import os
+import re
 import tempfile
 
 import jax
@@ -24,12 +25,14 @@ def pytest_runtest_setup(item):
 
     Simulations that run for long, and tests about bits, compile as users do.
     """
-    simulates = any(item.iter_markers("slow")) and item.module.__name__ not in COMPILING
+    compiles = item.module.__name__ in COMPILING or re.search(SMALL, item.name)
+    simulates = any(item.iter_markers("slow")) and not compiles
     as_users = simulates or any(item.iter_markers("optimised"))
     jax.config.update("jax_disable_most_optimizations", not as_users)
 
 
-# Modules whose slow tests compile for long and run for short.
+# Modules and tests that compile for long and run for short.
+SMALL = "runs?_and_draws?_"
 COMPILING = ["test_sign_channels", "test_level_set_channels", "test_quadrature_channel"]
 CHECKED = (
     "activations algorithms designs expressions figures gaussian hermite inputs losses "

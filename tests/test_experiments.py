@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -292,7 +293,7 @@ def test_a_measure_of_ones_own_stands_beside_the_others():
     wild = run(loss=Mse(), measures=[LargestOverlap()], algorithm=LayerwiseGd(step_size=1e30))
     assert wild.diverged.all()
     assert wild.largest_overlap.isnull().all()
-    with pytest.raises(ValueError, match="the shape of shapeless=.*: expected one number a cell"):
+    with pytest.raises(ValueError, match=r"the shape of shapeless=.*: expected one number a cell"):
         run(loss=Huber(), measures=[Shapeless()])
     with pytest.raises(ValueError, match="measures=3: expected a list of Measures"):
         run(loss=Huber(), measures=[3])
@@ -334,6 +335,24 @@ def test_combined_is_an_outer_join(tmp_path, d):
     store.save(cells("mse", [20], cos=0.6), tmp_path / "c")
     with pytest.raises(ValueError, match="they differ in cos_best"):
         store.load(tmp_path)
+
+
+def test_what_was_gathered_is_read_while_nothing_is_newer(tmp_path, monkeypatch):
+    for d in (20, 30):
+        store.save(cells("mse", [d]), tmp_path / str(d))
+    plain = store.load(tmp_path)
+    store.gather(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.delattr(store, "combined")
+        found = store.load(tmp_path)
+    assert found.equals(plain)
+    assert "gathered" not in found.attrs
+    store.save(cells("mse", [40]), tmp_path / "40")
+    assert store.load(tmp_path).sizes["d"] == 3
+    store.gather(tmp_path)
+    changed = store.save(cells("mse", [40], cos=0.7), tmp_path / "40")
+    os.utime(changed, ns=(2**61, 2**61))
+    assert store.load(tmp_path).cos_best.max() == np.float32(0.7)
 
 
 def test_runs_that_contradict_each_other_are_refused(tmp_path):

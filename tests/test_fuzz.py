@@ -49,7 +49,7 @@ def starts(arguments):
 
 
 @pytest.mark.slow
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.lists(overrides, min_size=1, max_size=3))
 def test_any_command_line_is_built_or_refused_in_one_or_two_lines(arguments):
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from mirage import figures, record
 from mirage.config import compose_config
-from mirage.experiments import load
+from mirage.experiments import load, store
 from mirage.experiments.store import FILE
 
 # What a table of cells shows, where there is such a variable: medians over seeds.
@@ -111,7 +111,7 @@ def _results(folder: Path, finished: list[Path], words: list[str]) -> xr.Dataset
 
 def _config(place: Path) -> dict[str, Any]:
     try:
-        return yaml.safe_load((place / "config.yaml").read_text()) or {}
+        return store.config((place / "config.yaml").read_text())
     except (OSError, yaml.YAMLError):
         return {}
 
