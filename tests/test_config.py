@@ -1,5 +1,6 @@
 """Configs: what composes, what is refused and in what words."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,13 @@ def test_every_option_has_a_file_that_says_the_constructors_defaults(group):
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in SHIPPED.items() for n in names])
 def test_every_option_can_be_chosen(group, name, tmp_path):
     chosen = [f"{group}={name}"]
+    if chosen == ["runtime=ray"] and importlib.util.find_spec("ray") is None:
+        # It goes with an optional extra, in an environment without joblib's (tests/cluster).
+        with pytest.raises(
+            ConfigError, match=r'not installed; expected pip install "mirage\[ray\]"'
+        ):
+            compose(*chosen)
+        return
     if group in OPTIONAL_GROUPS:
         chosen = [f"+{group}={name}"]
     if name in ("scaling_laws", "spectrum"):  # of features of given strengths
