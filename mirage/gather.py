@@ -22,9 +22,7 @@ def main() -> None:
         print(f"mirage: {error}", file=sys.stderr)
         sys.exit(2)
     print(file)
-    states = {
-        f.parent: record.state(record.read(f.parent)) for f in given.folder.rglob(record.FILE)
-    }
+    states = {f.parent: record.read(f.parent).get("state") for f in given.folder.rglob(record.FILE)}
     missing = {place: state for place, state in states.items() if state != "finished"}
     for place, state in sorted(missing.items()):
         print(f"mirage: {place} is missing: {state}", file=sys.stderr)

@@ -14,6 +14,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 FILE, LOCK = "status.json", ".lock"
+# Seconds that a lock is waited for: others may be trying for a moment whether it is free.
+PATIENCE = 0.5
 # Seconds between two reports of progress.
 INTERVAL = 1.0
 
@@ -30,7 +32,7 @@ def held(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PATIENCE)
     except Timeout:
         one = read(folder)
         who = f"process {one.get('pid', '?')} on {one.get('host', '?')}"
@@ -43,34 +45,27 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What `status.json` says; nothing where there is none, or none that can be read."""
+    """What `status.json` says; nothing where there is none, or none that can be read.
+
+    Its `state` is `running`, `finished`, `failed` or `interrupted`, and `killed` where it says that
+    it is running and no process holds the folder, here or on another machine.
+    """
     try:
-        return json.loads((folder / FILE).read_text())
+        said = json.loads((folder / FILE).read_text())
     except (OSError, ValueError):
         return {}
-
-
-def state(status: dict[str, Any]) -> str:
-    """`running`, `finished`, `failed`, `interrupted` or `killed`; empty where nothing is known.
-
-    A run that says it is running is taken to be killed where its process has gone, as far as can
-    be told from this machine.
-    """
-    said = str(status.get("state", ""))
-    here = status.get("host") == socket.gethostname()
-    if said == "running" and here and not _alive(int(status.get("pid", 0))):
-        return "killed"
+    if said.get("state") == "running" and not _in_use(folder):
+        said["state"] = "killed"
     return said
 
 
-def _alive(pid: int) -> bool:
+def _in_use(folder: Path) -> bool:
+    """Whether a process holds the folder, as far as its lock can be tried."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        with FileLock(folder / LOCK).acquire(timeout=0):
+            return False
+    except (Timeout, OSError):
         return True
-    return True
 
 
 class Record:

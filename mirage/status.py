@@ -24,7 +24,7 @@ def left(status: dict[str, Any]) -> float | None:
     """Seconds that a running run needs yet, from the cells that it has computed."""
     computed = status.get("done", 0) - status.get("kept", 0)
     total = status.get("total")
-    if record.state(status) != "running" or not total or computed <= 0:
+    if status.get("state") != "running" or not total or computed <= 0:
         return None
     return max(0.0, (total - status["done"]) * status.get("seconds", 0.0) / computed)
 
@@ -34,7 +34,7 @@ def table(found: list[tuple[str, dict[str, Any]]]) -> str:
     lines = [("run", "state", "cells", "failed", "time", "left")]
     states: dict[str, int] = {}
     for name, status in found:
-        state = record.state(status) or "unknown"
+        state = status.get("state", "unknown")
         states[state] = states.get(state, 0) + 1
         total, failed = status.get("total"), status.get("failed", 0)
         done = total if state == "finished" and total else status.get("done", 0)
@@ -73,7 +73,7 @@ def main() -> None:
         print(f"mirage: no run in {folder} or below it", file=sys.stderr)
         sys.exit(2)
     print(table(found))
-    whole = all(record.state(status) == "finished" for _, status in found)
+    whole = all(status.get("state") == "finished" for _, status in found)
     sys.exit(0 if whole else 1)
 
 

@@ -118,7 +118,7 @@ def _config(place: Path) -> dict[str, Any]:
 
 def _run(folder: Path, place: Path, config: dict[str, Any]) -> Run:
     status = record.read(place)
-    state = record.state(status) or ("finished" if (place / FILE).exists() else "unknown")
+    state = str(status.get("state", "")) or ("finished" if (place / FILE).exists() else "unknown")
     failures = []
     for name in ("failures.txt", "failure.txt"):
         if state == "failed" and (place / name).exists():

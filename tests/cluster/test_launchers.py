@@ -73,7 +73,7 @@ def kill_a_worker(sweeps: Path, process: subprocess.Popen) -> Path:
 
 
 def states(folder: Path) -> list[str]:
-    return [record.state(record.read(file.parent)) for file in folder.glob("*/status.json")]
+    return [record.read(file.parent).get("state", "") for file in folder.glob("*/status.json")]
 
 
 def wait_for_the_others(folder: Path) -> None:
