@@ -1,5 +1,6 @@
 """The door: `python -m mirage +experiment=huber_vs_mse`. Help comes without what runs need."""
 
+import signal
 import sys
 
 
@@ -8,6 +9,7 @@ def main() -> None:
     if sys.argv[1:] in (["--help"], ["-h"]):
         from mirage.help import page
 
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `| head`
         print(page())
         return
     from mirage.command_line import main as run

@@ -1,6 +1,7 @@
 """`python -m mirage.diagnose target=... loss=... activation=...`: one page, before any run."""
 
 import json
+import signal
 import sys
 import types
 from pathlib import Path
@@ -34,6 +35,7 @@ sys.modules[__name__].__class__ = _Callable
 
 def main() -> None:
     """Entry point. Exit code 0 with a page on stdout, 2 with a line on stderr for a mistake."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `| head`
     sys.exit(run(sys.argv[1:]))
 
 

@@ -1,6 +1,7 @@
 """What runs below a folder have done and have left: `python -m mirage.status DIR`."""
 
 import argparse
+import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -68,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mirage.status", description=WORDS)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `| head`
     found = rows(folder) if folder.is_dir() else []
     if not found:
         print(f"mirage: no run in {folder} or below it", file=sys.stderr)
