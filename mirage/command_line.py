@@ -112,7 +112,7 @@ def lead(config: DictConfig, parts: dict[str, Experiment], output: Path, command
         (output / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
         results = simulate(experiment if len(parts) == 1 else parts, output, keeper=keeper)
         save(results, output)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or what a cluster's signal made of it
         keeper.flush()
         status.end("interrupted")
         raise
