@@ -15,6 +15,8 @@ from mirage.config.fingerprint import fingerprint
 EXPERIMENTS = sorted(
     file.stem for file in (Path(__file__).parents[1] / "conf" / "experiment").glob("*.yaml")
 )
+# With parts, theory, a search, a tune; the others take half a minute together.
+SOME = ("huber_vs_mse", "depth_advantage", "minimal_samples", "error_vs_width_and_samples")
 EVIL = """# @package _global_
 hydra:
   {place}
@@ -22,7 +24,10 @@ hydra:
 """
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in SOME else pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS],
+)
 def test_the_config_of_a_run_is_an_experiment_again(name, tmp_path):
     config = compose_config([f"+experiment={name}", "seeds=3"])
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
