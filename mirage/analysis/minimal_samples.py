@@ -2,7 +2,7 @@
 
 import numpy as np
 import xarray as xr
-from scipy.stats import norm
+from scipy.special import ndtri
 
 
 def searched(dataset: xr.Dataset) -> str:
@@ -25,7 +25,7 @@ def trend(dataset: xr.Dataset) -> xr.Dataset:
     x = np.log(dataset["d"].values)
 
     def fit(value, low, high):
-        sigma = (high - low) / 2 / norm.ppf((1 + confidence) / 2)
+        sigma = (high - low) / 2 / ndtri((1 + confidence) / 2)
         good = np.isfinite(value) & np.isfinite(sigma) & (sigma > 0)
         if good.sum() < 3:
             return np.nan, np.nan

@@ -1,4 +1,4 @@
-"""Sweeps on every launcher, for real: one worker is killed, and nothing that others wrote is lost.
+"""Sweeps on clusters, for real: one worker is killed, and nothing that others wrote is lost.
 
 Slurm is one node on this machine, which `tests/cluster/slurm` starts and stops.
 """
@@ -28,7 +28,6 @@ SWEEP = [
 LAUNCHERS = {
     "slurm": (["runtime=slurm", "hydra.launcher.cpus_per_task=1"], 130),
     "ray": (["runtime=ray", "hydra.launcher.ray.remote.num_cpus=1"], 0),
-    "joblib": (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], 1),
     "submitit_local": (["hydra/launcher=submitit_local"], 1),
 }
 LAST = {
@@ -36,7 +35,7 @@ LAST = {
     1: "the launcher lost jobs",
     130: "the same command goes on where it was",
 }
-NEEDED = {"ray": "hydra_ray_launcher", "joblib": "hydra_joblib_launcher"}
+NEEDED = {"ray": "hydra_ray_launcher"}
 ONE = {**QUICK, "NPROC": "1"}
 
 
