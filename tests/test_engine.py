@@ -22,7 +22,7 @@ from mirage.experiments import execute
 from mirage.experiments.plan import Plan
 from mirage.inputs import Gaussian, Rademacher
 from mirage.losses import Huber, Mse
-from mirage.runtime import Default
+from mirage.runtime import TOLD, Default, available_cores
 
 SHORT = LayerwiseGd(steps=3, readout_steps=3)
 
@@ -205,3 +205,23 @@ def test_varied_settings_are_numeric_dimensions_and_cells_keep_their_bits():
 def test_what_cannot_be_varied_is_refused_with_the_key(vary, message):
     with pytest.raises(ValueError, match=message):
         run(vary=vary)
+
+
+@pytest.mark.parametrize(
+    ("told", "cores"),
+    [
+        ({}, 8),
+        ({"SLURM_CPUS_PER_TASK": "4"}, 4),
+        ({"SLURM_CPUS_PER_TASK": "4", "OMP_NUM_THREADS": "2"}, 2),
+        ({"NPROC": "1", "OMP_NUM_THREADS": "2"}, 1),
+        ({"OMP_NUM_THREADS": "64"}, 8),
+        ({"OMP_NUM_THREADS": "4,2", "NPROC": "0"}, 8),
+    ],
+)
+def test_a_process_takes_the_cores_that_it_is_given(told, cores, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    for name in TOLD:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert available_cores() == cores

@@ -39,6 +39,8 @@ def explain(error: BaseException, keys: Iterable[str]) -> str:
         words = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
         name = (kind[1] or kind[2]) if kind else ""
         expected = words.get(name, f"a {name.lower()}") if name else ""
+        if "is not a ListConfig" in text:
+            return f"{wrong[1]}: expected a list, [...]"
         return f"{wrong[1]}: " + (f"expected {expected}" if name else first_line(chain[-1]))
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     drop = ("full_key:", "object_type=", "reference_type=", "See https", "To append")

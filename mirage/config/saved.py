@@ -37,12 +37,13 @@ def _register(override: str, *, named: bool, other: Set[str]) -> str:
     """
     path = Path(override.removeprefix(PREFIX)).expanduser()
     file = path / FILE if path.is_dir() else path
+    accepted = f"expected the folder of a run or its {FILE}"
     try:
         text = file.read_text()
         content = yaml.safe_load(text)
     except (yaml.YAMLError, OSError, ValueError) as error:
-        raise ConfigError(f"{override}: cannot be read: {explain(error, KEYS)}") from error
-    accepted = f"expected the folder of a run or its {FILE}"
+        reason = explain(error, KEYS)
+        raise ConfigError(f"{override}: cannot be read: {reason}; {accepted}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{override}: holds no keys; {accepted}")
     for key in content:
