@@ -345,12 +345,14 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted; the same command goes on where it was", 130))
     except Exception as error:
-        if isinstance(error.__cause__, OSError):  # of the log, which Hydra opens
+        # Of the log, which Hydra opens.
+        if isinstance(error, ValueError) and isinstance(error.__cause__, OSError):
             words = f"hydra.run.dir: cannot write there: {_reason(error.__cause__)}"
             sys.exit(_fail(words, 2))
         # A run says itself what ended it; in a sweep the rest is the launcher's.
         if not {"-m", "--multirun"} & set(sys.argv):
             raise
+        log.debug("what the launcher raised", exc_info=error)
         reason = f"{type(error).__name__}: {first_line(error)}"
         words = "python -m mirage.status says which, and the same command goes on with them"
         sys.exit(_fail(f"the launcher lost jobs ({reason}); {words}", 1))
