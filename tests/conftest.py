@@ -12,6 +12,7 @@ from jaxtyping import install_import_hook
 # Before anything of JAX runs: two CPU devices, and a compilation cache of the test run's own.
 jax.config.update("jax_num_cpu_devices", 2)
 os.environ.setdefault("XDG_CACHE_HOME", tempfile.mkdtemp(prefix="mirage-tests-"))
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from processes import python
 
 import mirage
 from mirage import diagnose as door  # the module, which can be called
@@ -34,8 +33,7 @@ def square():
 
 
 def command(*arguments, cwd):
-    run = [sys.executable, "-m", "mirage.diagnose", *arguments]
-    return subprocess.run(run, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return python("mirage.diagnose", *arguments, cwd=cwd)
 
 
 def test_the_record_is_plain_and_says_what_is_promised(square):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import python
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -74,17 +75,15 @@ COMMANDS = [
 def test_shell_commands_run(command, tmp_path):
     blocks_that_define_files(tmp_path)
     module, words = module_and_arguments(command)
-    run = [sys.executable, "-m", module, *words]
-    # All but the first compile with few of XLA's passes: most of the time is compilation.
-    environment = dict(os.environ)
-    if command != SHELL[0]:
-        environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    how = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
     if any("DIR" in word for word in words):  # of a run that is there
         first = small("python -m mirage +experiment=huber_vs_mse alpha=[3,6] hydra.run.dir=DIR")
-        made = subprocess.run([sys.executable, "-m", "mirage", *first], **how, env=environment)
+        made = python("mirage", *first, cwd=tmp_path)
         assert made.returncode == 0, made.stderr
-    done = subprocess.run(run, **how, env=environment)
+    if command == SHELL[0]:  # as users run it
+        run = [sys.executable, "-m", module, *words]
+        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    else:
+        done = python(module, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     if "--" not in command and module == "mirage":
         assert list((tmp_path / "outputs").rglob("results.nc"))

@@ -1,23 +1,19 @@
 """The command line, in processes of its own: what it leaves behind, and its exit codes."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from processes import python
 
 import mirage
 from mirage.folders import folder
 
-# Compiled with few of XLA's passes: nearly all of the time is compilation.
-QUICK = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 SMALL = ["d=[20]", "alpha=[4,9]", "seeds=2", "algorithm.steps=2", "algorithm.readout_steps=2"]
 
 
 def command(*arguments, cwd):
-    run = [sys.executable, "-m", "mirage", *arguments]
-    return subprocess.run(run, cwd=cwd, capture_output=True, text=True, timeout=300, env=QUICK)
+    return python("mirage", *arguments, cwd=cwd)
 
 
 def test_a_run_leaves_results_figures_config_and_log(tmp_path):

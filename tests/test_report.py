@@ -4,16 +4,15 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import xarray as xr
 from omegaconf import OmegaConf
+from processes import python
 from selenium import webdriver
-from test_main import QUICK, SMALL, command
+from test_main import SMALL, command
 
 import mirage
 from mirage.config.composition import compose_config
@@ -54,11 +53,6 @@ class Page(HTMLParser):
     def handle_data(self, data):
         for tag, _ in self.open:
             self.text[tag] = self.text.get(tag, "") + data
-
-
-def module(name, *arguments, cwd):
-    run = [sys.executable, "-m", f"mirage.{name}", *map(str, arguments)]
-    return subprocess.run(run, cwd=cwd, capture_output=True, text=True, timeout=300, env=QUICK)
 
 
 def results(shape=(2, 3, 4), failed=False):
@@ -102,7 +96,7 @@ def test_a_page_about_a_run_stands_alone_and_says_all_there_is(tmp_path):
     arguments = ["+experiment=huber_vs_mse", *SMALL, "theory=null", "hydra.run.dir=here"]
     done = command(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    made = module("report", "here", cwd=tmp_path)
+    made = python("mirage.report", "here", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     assert made.stdout == "here/report.html\n"
     text = (tmp_path / "here" / "report.html").read_text()
@@ -118,12 +112,12 @@ def test_a_page_about_a_run_stands_alone_and_says_all_there_is(tmp_path):
     shown = mirage.load(tmp_path / "here").cos_best.median("seed").values.ravel()
     for value in shown:
         assert f"{value:.4g}" in page.text["td"]
-    other = module(
-        "report", "here", "--figure", "learning_curves", "--output", "c.html", cwd=tmp_path
+    other = python(
+        "mirage.report", "here", "--figure", "learning_curves", "--output", "c.html", cwd=tmp_path
     )
     assert other.returncode == 0, other.stderr
     assert "figure-learning_curves" in (tmp_path / "c.html").read_text()
-    nothing = module("report", "nowhere", cwd=tmp_path)
+    nothing = python("mirage.report", "nowhere", cwd=tmp_path)
     assert (nothing.returncode, nothing.stderr) == (
         2,
         "mirage: no run in nowhere or below it\n",
@@ -157,7 +151,7 @@ def test_a_sweep_is_gathered_and_reported_also_where_a_job_failed(tmp_path):
     jobs = ["-m", "+experiment=huber_vs_mse", *small, "theory=null", "d=20,25"]
     done = command(*jobs, "hydra.sweep.dir=jobs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    gathered = module("gather", "jobs", cwd=tmp_path)
+    gathered = python("mirage.gather", "jobs", cwd=tmp_path)
     assert gathered.returncode == 0, gathered.stderr
     assert xr.load_dataset(tmp_path / "jobs" / "gathered.nc").sizes["d"] == 2
     page = Page(module_text(tmp_path, "jobs"))
@@ -165,7 +159,7 @@ def test_a_sweep_is_gathered_and_reported_also_where_a_job_failed(tmp_path):
     status = tmp_path / "jobs" / "1" / "status.json"
     status.write_text(json.dumps({**json.loads(status.read_text()), "state": "failed"}))
     (tmp_path / "jobs" / "1" / "results.nc").unlink()
-    half = module("gather", "jobs", cwd=tmp_path)
+    half = python("mirage.gather", "jobs", cwd=tmp_path)
     assert half.returncode == 1
     assert "1 is missing: failed" in half.stderr
     page = Page(module_text(tmp_path, "jobs"))
@@ -173,7 +167,7 @@ def test_a_sweep_is_gathered_and_reported_also_where_a_job_failed(tmp_path):
 
 
 def module_text(tmp_path, folder):
-    made = module("report", folder, cwd=tmp_path)
+    made = python("mirage.report", folder, cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     return (tmp_path / folder / "report.html").read_text()
 

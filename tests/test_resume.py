@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from filelock import FileLock
-from test_main import QUICK, SMALL, command
+from processes import QUICK
+from test_main import SMALL, command
 
 import mirage
 from mirage import Experiment, record, simulate, status

@@ -1,12 +1,10 @@
 """A run's config again, one's own or someone else's: the same config, and nobody's code."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from test_main import QUICK
+from processes import python
 
 from mirage import ConfigError
 from mirage.config import build_all, compose_config
@@ -124,14 +122,12 @@ def test_code_runs_from_the_shell_where_the_user_names_it_alone(tmp_path):
         ["--config-dir", ".", "+experiment=own"],
         ["--config-dir", ".", "--config-name", "own"],
     ):
-        run = [sys.executable, "-m", "mirage", *arguments]
-        done = subprocess.run(run, cwd=tmp_path, env=QUICK, capture_output=True, text=True)
+        done = python("mirage", *arguments, cwd=tmp_path)
         assert done.returncode == 2, done.stdout
         assert len(done.stderr.strip().splitlines()) == 1
         assert not (tmp_path / "was_run").exists()
         assert not (tmp_path / "outputs").exists()
     small = ["d=20", "alpha=[4]", "seeds=2", "algorithm.steps=2", "plugins=[own.py]"]
-    run = [sys.executable, "-m", "mirage", "--config-dir", ".", "+experiment=own", *small]
-    done = subprocess.run(run, cwd=tmp_path, env=QUICK, capture_output=True, text=True)
+    done = python("mirage", "--config-dir", ".", "+experiment=own", *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "was_run").exists()

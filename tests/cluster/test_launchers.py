@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_main import QUICK
+from processes import QUICK
 from test_resume import same
 
 import mirage
