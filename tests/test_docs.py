@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,14 +72,22 @@ COMMANDS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory):
+    """The folder of a run."""
+    place = tmp_path_factory.mktemp("docs")
+    first = small("python -m mirage +experiment=huber_vs_mse alpha=[3,6] hydra.run.dir=DIR")
+    made = python("mirage", *first, cwd=place)
+    assert made.returncode == 0, made.stderr
+    return place / "DIR"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_shell_commands_run(command, tmp_path):
+def test_shell_commands_run(command, tmp_path, request):
     blocks_that_define_files(tmp_path)
     module, words = module_and_arguments(command)
     if any("DIR" in word for word in words):  # of a run that is there
-        first = small("python -m mirage +experiment=huber_vs_mse alpha=[3,6] hydra.run.dir=DIR")
-        made = python("mirage", *first, cwd=tmp_path)
-        assert made.returncode == 0, made.stderr
+        shutil.copytree(request.getfixturevalue("a_run"), tmp_path / "DIR")
     if command == SHELL[0]:  # as users run it
         run = [sys.executable, "-m", module, *words]
         done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=300)

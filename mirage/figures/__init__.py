@@ -1,6 +1,8 @@
 """Figures: a Dataset in, a matplotlib Figure out."""
 
+import inspect
 import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +72,8 @@ FIGURES: dict[str, Callable[..., Figure]] = {
 
 
 Draw = Callable[[xr.Dataset], Figure]
+# What a figure raises for a variable or an attribute that is not there.
+LACKING = (AttributeError, KeyError, StopIteration)
 
 
 def figure(function: Draw) -> Draw:
@@ -85,16 +89,30 @@ def figure(function: Draw) -> Draw:
 
 
 def draw(dataset: xr.Dataset, figure: str = "recovery") -> Figure:
-    """The figure of that name; ValueError lists the names there are, or says what is missing."""
+    """The figure of that name; ValueError lists the names there are, or says why there is none."""
     require(isinstance(dataset, xr.Dataset), "dataset", dataset, "expected an xarray Dataset")
     require(figure in FIGURES, "figure", figure, f"expected one of {', '.join(FIGURES)}")
     if figure == "recovery":
         figure = _fitting(dataset)
+    function = FIGURES[figure]
     try:
-        return FIGURES[figure](dataset)
-    except (AttributeError, KeyError, StopIteration) as error:
-        lack = f"the dataset does not have what it shows ({first_line(error)})"
-        raise ValueError(f"figure={figure}: {lack}") from error
+        drawn = function(dataset)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"figure={figure}: {_reason(error, function)}") from error
+    require(isinstance(drawn, Figure), "figure", figure, f"it returned {drawn!r}, not a Figure")
+    return drawn
+
+
+def _reason(error: Exception, function: Draw) -> str:
+    """Why a figure was not drawn: of a user's own, what was raised and on which line."""
+    if function.__module__.startswith("mirage.") and isinstance(error, LACKING):
+        return f"the dataset does not have what it shows ({first_line(error)})"
+    frames = traceback.extract_tb(error.__traceback__)
+    file = inspect.getfile(function)
+    line = [frame.lineno for frame in frames if frame.filename == file][-1]
+    return f"{type(error).__name__}: {first_line(error)} ({Path(file).name}, line {line})"
 
 
 def _fitting(dataset: xr.Dataset) -> str:
