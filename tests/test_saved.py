@@ -131,3 +131,35 @@ def test_code_runs_from_the_shell_where_the_user_names_it_alone(tmp_path):
     done = python("mirage", "--config-dir", ".", "+experiment=own", *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "was_run").exists()
+
+
+LAUNCHER = "defaults: [submitit_slurm, _self_]\nsetup: [module load cuda]\n"
+HEADER = "# @package _global_\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("hydra: {launcher: {setup: [touch x]}}", "hydra.launcher.setup"),
+        ("hydra: {launcher: {additional_parameters: {wrap: x}}}", "additional_parameters"),
+        ('hydra: {launcher: {partition: "gpu\\ntouch x"}}', "hydra.launcher.partition"),
+        ("hydra: {job: {env_set: {PYTHONPATH: x}}}", "hydra.job.env_set"),
+        ("defaults: [override /hydra/launcher: mine]", "hydra.launcher.setup"),
+        ('hydra: {searchpath: ["pkg://x"]}', "searchpath"),
+    ],
+)
+def test_commands_for_jobs_are_those_of_the_command_line(text, where, tmp_path):
+    """Not those of an experiment, which a user's own launcher does not let in either."""
+    for name, content in {
+        "experiment/evil": HEADER + text,
+        "hydra/launcher/mine": LAUNCHER,
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / f"{name}.yaml").write_text(content)
+    for launcher in ("runtime=slurm", "hydra/launcher=mine"):
+        if "defaults" in text and launcher == "hydra/launcher=mine":
+            continue  # the same
+        with pytest.raises(ConfigError, match=where):
+            compose_config(["+experiment=evil", launcher], config_dir=str(tmp_path))
+    compose_config(["hydra/launcher=mine"], config_dir=str(tmp_path))
+    compose_config(["runtime=slurm", "hydra.launcher.setup=[module load cuda]"])

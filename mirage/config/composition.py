@@ -4,6 +4,7 @@ import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose as hydra_compose
@@ -21,7 +22,7 @@ from mirage.config.schema import (
     OPTIONAL_GROUPS,
     register,
 )
-from mirage.config.trust import check_called
+from mirage.config.trust import check_called, check_said, has_commands
 from mirage.folders import folder
 
 
@@ -38,18 +39,29 @@ def compose_config(overrides: Sequence[str], *, config_dir: str | None = None) -
     _check_choices(overrides, config_dir)
     if config_dir is not None:
         overrides = [*overrides, f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
-    try:
-        with initialize_config_dir(str(folder("conf")), version_base="1.3", job_name="mirage"):
-            config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
-    except Exception as error:  # Hydra, OmegaConf and YAML each raise families of their own
-        raise ConfigError(explain(error, KEYS)) from error
-    check_called(OmegaConf.to_container(config.hydra, resolve=False))
+    config = _composed(overrides)
+    check_called(_hydra(config))
+    if has_commands(_hydra(config)):  # of the user's own, or of an experiment or a sweep
+        said = [o for o in overrides if re.match(r"\+*(hydra[./]|runtime=)", o)]
+        check_said(_hydra(config), _hydra(_composed(said)))
     with open_dict(config):
         del config["hydra"]
     for key in KEYS:
         if key not in config and key not in OPTIONAL_GROUPS:
             raise ConfigError(f"~{key}: every config has this key; expected a value for it")
     return config
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    try:
+        with initialize_config_dir(str(folder("conf")), version_base="1.3", job_name="mirage"):
+            return hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+    except Exception as error:  # Hydra, OmegaConf and YAML each raise families of their own
+        raise ConfigError(explain(error, KEYS)) from error
+
+
+def _hydra(config: DictConfig) -> Any:
+    return OmegaConf.to_container(config.hydra, resolve=False)
 
 
 # Launchers that are optional extras: the plugin that each needs, and the extra that brings it.
