@@ -15,14 +15,21 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn
 
-# Compiled with few of XLA's passes: most of the rest is compilation.
-QUICK = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+# Compiled with few of XLA's passes and plain fusions: most of the rest is compilation.
+QUICK = {
+    **os.environ,
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+}
 MODULES = [f"mirage.{name}" for name in ("diagnose", "gather", "report", "status")]
 LIMIT_S = 300
 
 
-def python(module: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def python(
+    module: str, *arguments: object, cwd: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """What `python -m module arguments` does in a folder: exit code, output, errors."""
     words = [module, *map(str, arguments)]
     server = _server()
@@ -31,6 +38,7 @@ def python(module: str, *arguments: object, cwd: Path) -> subprocess.CompletedPr
     with TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         request = {"words": words, "cwd": str(cwd), "out": str(out), "err": str(err)}
+        request["environment"] = environment
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         code = int(server.stdout.readline())
@@ -59,12 +67,15 @@ def _serve() -> None:
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def _become(words: list[str], cwd: str, out: str, err: str) -> None:
+def _become(
+    words: list[str], cwd: str, out: str, err: str, environment: dict[str, str]
+) -> NoReturn:
     """The rest of this process is `python -m words`."""
     for number, (path, how) in enumerate([(os.devnull, "r"), (out, "w"), (err, "w")]):
         with open(path, how) as file:
             os.dup2(file.fileno(), number)
     os.chdir(cwd)
+    os.environ.update(environment)
     signal.alarm(LIMIT_S)
     sys.path[0], sys.argv = cwd, words
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)

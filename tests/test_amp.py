@@ -58,6 +58,7 @@ def test_amp_follows_state_evolution_at_moderate_size(design):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("target", "alpha", "start"),
     [
@@ -102,6 +103,7 @@ def test_what_a_growing_overlap_amplifies_of_the_finite_size_vanishes_as_1_over_
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_a_spectral_start_ends_in_the_right_class():
     results = run(Parity(), Amp(), d=2000, alpha=4.0, seeds=20)
     assert not results.diverged.any()
@@ -225,6 +227,7 @@ PARITY, SQUARE = [np.pi**2 / 4] * 2, [0.5]
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("name", "overrides", "alpha_found"),
     [

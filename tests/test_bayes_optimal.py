@@ -182,6 +182,7 @@ def test_a_label_that_is_continuous_half_the_time_needs_twice_the_data():
     assert value_of(relu, np.eye(1), 2.1) == np.inf
 
 
+@pytest.mark.optimised
 def test_the_hard_phase_of_phase_retrieval(square):
     alphas = np.array([1.2, 0.9, 1.1])
     found = optimal(square, alphas, tolerance=2e-3)

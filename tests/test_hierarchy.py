@@ -111,6 +111,7 @@ def _error(target, alpha):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize(("gamma", "counts"), [(1.3, (10, 40, 160)), (2.0, (5, 20, 60))])
 def test_the_slope_tends_to_the_law_as_features_get_many(gamma, counts):
     """The steepest part first: with more features the slope in a decade far out rises towards
@@ -224,6 +225,7 @@ def test_the_full_spectrum_of_an_x_never_drawn_is_one_law():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     "target",
     [
@@ -259,6 +261,7 @@ def test_simulation_is_on_the_predicted_curve(target):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_features_are_found_in_their_order_and_counted():
     algorithm = Spectral(steps=40, components=12, end="upper", select="outliers")
     alphas = [0.3, 2.5, 30.0, 300.0]

@@ -158,6 +158,7 @@ def test_random_features_become_their_kernel_as_the_width_grows():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize("algorithm", [KernelRidge(ridge=0.1), RandomFeatures(ridge=0.1)], ids=str)
 def test_errors_are_those_of_the_deterministic_equivalent(algorithm):
     """At d = 40, to the order 1/√d by which Gaussian inputs are not on the sphere."""

@@ -12,8 +12,8 @@ from mirage.folders import folder
 SMALL = ["d=[20]", "alpha=[4,9]", "seeds=2", "algorithm.steps=2", "algorithm.readout_steps=2"]
 
 
-def command(*arguments, cwd):
-    return python("mirage", *arguments, cwd=cwd)
+def command(*arguments, cwd, **environment):
+    return python("mirage", *arguments, cwd=cwd, **environment)
 
 
 def test_a_run_leaves_results_figures_config_and_log(tmp_path):

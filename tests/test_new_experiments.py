@@ -135,6 +135,7 @@ def lines_of(figure):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_gd_parts_from_power_iteration_at_a_norm_of_order_one(results):
     dataset = results["gd_vs_power_iteration"]
     norm = parting(dataset).parting_norm

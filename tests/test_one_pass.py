@@ -170,6 +170,7 @@ def same_law(one, other):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize(("kind", "changes", "network", "target", "activation"), LAWS, ids=str)
 def test_rows_drawn_or_not_and_the_chain_are_one_law(kind, changes, network, target, activation):
     full = kind(saves=4, **changes)
@@ -294,6 +295,7 @@ def test_small_steps_add_up_at_any_dimension():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize("algorithm", [OnlineSgd, OrderParameterChain])
 def test_norms_stay_what_they_are_over_a_long_run_on_the_sphere(algorithm):
     """The labels of a parity with a trial step: E[C z] > 0, an error ε of ‖w‖² grows as 2 E[C z] ε.

@@ -232,6 +232,7 @@ INFORMED = [
 ]
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(("target", "tolerance"), INFORMED)
 def test_the_information_is_that_of_sampled_labels(target, tolerance):
     r, n = target.rank, 2**14

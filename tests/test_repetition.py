@@ -46,12 +46,14 @@ def test_repetition_of_any_kind_leaves_the_equator():
     assert (last[1:] > 0.8).all()
 
 
+@pytest.mark.optimised
 def test_the_staircase_is_climbed_with_and_without_repetition():
     last = by_direction(run("staircase_sgd", "d=64", "seeds=6")).isel(step=-1)
     assert (last.isel(direction=0) > 0.9).all()
     assert (last.isel(direction=[1, 2]) > 0.35).all()
 
 
+@pytest.mark.optimised
 def test_the_first_step_of_the_grand_staircase_needs_repetition():
     small = ("d=512", "alpha=500", "seeds=6", "algorithm.step_size=0.02")
     results = run("grand_staircase_sgd", *small)

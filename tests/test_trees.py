@@ -313,6 +313,7 @@ def errors(algorithm, *, first_seed=0, seeds=5, exponent=1.9, network=None, **ch
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize("first_seed", [0, 100])
 def test_a_third_layer_is_worth_samples_between_three_halves_and_two(first_seed):
     """III beats II beats I at κ = 1.9, and so two layers and the kernel, by several sigma.
@@ -474,6 +475,7 @@ SMALL = ("d=25", "seeds=2", "network.width=40", "runtime.progress=false")
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_depth_advantage_runs_and_draws_its_figure():
     overrides = ("+experiment=depth_advantage", *SMALL, "exponent=[1.4,2.0]", "algorithm.steps=10")
     results = mirage.simulate(mirage.compose(*overrides))
