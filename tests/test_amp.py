@@ -90,6 +90,7 @@ def nishimori_gap(results):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_what_a_growing_overlap_amplifies_of_the_finite_size_vanishes_as_1_over_d():
     """Between E[ĥ h] and E[ĥ²] stands a term of order 1/d, which grows with the overlaps."""
     algorithm = Amp(start="informed", start_overlap=0.2, steps=10, tolerance=0.0)

@@ -151,6 +151,7 @@ def test_exact_recovery_that_repels_is_no_stationary_point(square):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_stationary_points_of_a_triple_product():
     points = stationary_points(TRIPLE, alpha=9.5)
     overlaps = [np.diag(point.overlap) for point in points]
@@ -211,6 +212,7 @@ def test_no_hard_phase():
     np.testing.assert_allclose(found.energies[:, 0], found.energies[:, 1], atol=1e-8)
 
 
+@pytest.mark.optimised
 def test_a_triple_product_is_hard_for_ever():
     found = optimal(TRIPLE, np.array([8.0, 9.0, 10.0, 11.0]), tolerance=0.05)
     np.testing.assert_array_equal(found.hard, [False, False, True, True])

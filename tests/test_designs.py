@@ -276,6 +276,7 @@ def law(design, seeds, *, n, d, steps):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize("shape", [{"n": 400, "d": 60, "steps": 6}])
 def test_dense_and_deferred_agree_in_law(shape):
     """Two-sample tests on cos(best), overlaps, a norm and second moments of the products."""

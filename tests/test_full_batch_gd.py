@@ -108,6 +108,7 @@ PUBLISHED = {
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_the_reused_batch_gives_the_published_numbers():
     """Within four standard errors of a difference of two such means, all at once."""
     results = simulate(mirage.compose("+experiment=reusing_batch_dmft", "runtime.progress=false"))
@@ -126,6 +127,7 @@ def test_the_reused_batch_gives_the_published_numbers():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_two_steps_on_one_batch_learn_what_one_cannot():
     """He_3 at n = 3d: by the mean overlap over seeds, in units of its standard error."""
     results = simulate(

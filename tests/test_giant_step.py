@@ -126,6 +126,7 @@ def test_eigenvalues_sum_to_the_variance_of_the_features_and_one_leaves_the_bulk
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("target", "loss", "activation"),
     [

@@ -209,6 +209,7 @@ def test_the_full_spectrum_is_that_of_lanczos_and_streams():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_the_full_spectrum_of_an_x_never_drawn_is_one_law():
     common = {**MODEL, "d": 30, "n": 400, "algorithm": FullSpectrum(components=6)}
     dense = simulate(Experiment(**common, seeds=400, design=Dense()))
@@ -292,6 +293,7 @@ def test_two_stages_predict_the_mean_where_nothing_is_found_and_the_law_where_al
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_nothing_beats_the_posterior_mean_whose_curve_may_stand_beside_the_spectral_one():
     """One feature without noise: missed up to n/d = 1, known from there on."""
     experiment = Experiment(

@@ -147,6 +147,7 @@ def errors(algorithm, *, d, seeds, width=40, **samples):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_random_features_become_their_kernel_as_the_width_grows():
     run = functools.partial(errors, d=12, n=150, seeds=6)
     kernel = run(KernelRidge(ridge=0.05)).mean()

@@ -150,6 +150,7 @@ def test_gd_parts_from_power_iteration_at_a_norm_of_order_one(results):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_too_many_steps_collapse_where_one_direction_is_stronger(results):
     dataset = results["stopping_time"]
     median = dataset.subspace_cosine_trajectory.median("seed")

@@ -62,6 +62,7 @@ def test_the_first_step_of_the_grand_staircase_needs_repetition():
     assert once < 0.6
 
 
+@pytest.mark.optimised
 def test_directions_are_learnt_in_their_order():
     results = run("directions_in_order", "d=64", "seeds=8")
     cosines = direction_cosines(results).median("seed").squeeze()

@@ -362,6 +362,7 @@ def test_below_three_halves_no_scenario_learns():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_deferred_and_dense_agree_in_law():
     """Errors and linear overlaps of a few neurons and steps, mean over seeds within four sigma."""
     network = dataclasses.replace(NETWORK, width=10)
