@@ -25,13 +25,13 @@ def pytest_runtest_setup(item):
 
     What runs for long, and tests about bits, compile as users do (`optimised`).
     """
-    _quick.append(not any(item.iter_markers("optimised")))
-    jax.config.update("jax_disable_most_optimizations", _quick[-1])
+    _quick[0] = not any(item.iter_markers("optimised"))
+    jax.config.update("jax_disable_most_optimizations", _quick[0])
 
 
 def _compile_options(*arguments, env_options_overrides=None, **named):
     """JAX's options of a compilation; only they can be changed for one test alone."""
-    plain = {"xla_cpu_use_fusion_emitters": False} if _quick[-1] else {}
+    plain = {"xla_cpu_use_fusion_emitters": False} if _quick[0] else {}
     plain |= env_options_overrides or {}
     return _as_users(*arguments, env_options_overrides=plain or None, **named)
 

@@ -66,14 +66,15 @@ def test_figures_are_found_by_name_and_written_as_png_and_pdf(dataset, tmp_path)
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ('return 1 + "a"', r"TypeError: unsupported .*\(test_figures\.py, line \d+\)"),
-        ("return dataset.nothing", r"AttributeError: .*'nothing' \(test_figures\.py, line \d+\)"),
-        ("pass", "returned None, not a Figure"),
+        ('(dataset):\n return 1 + "a"', r"TypeError: unsupported .*\(test_figures\.py, line 2\)"),
+        ("(dataset):\n return dataset.x", r"AttributeError: .*'x' \(test_figures\.py, line 2\)"),
+        ("(dataset, more):\n pass", r"TypeError: .*'more' \(test_figures\.py, line 1\)"),
+        ("(dataset):\n pass", "returned None, not a Figure"),
     ],
 )
 def test_a_figure_of_ones_own_that_cannot_be_drawn_says_why(dataset, monkeypatch, body, reason):
     names = {"__name__": "own"}
-    exec(compile(f"def own(dataset):\n    {body}", __file__, "exec"), names)
+    exec(compile(f"def own{body}", __file__, "exec"), names)
     monkeypatch.setitem(figures.FIGURES, "own", names["own"])
     with pytest.raises(ValueError, match=f"figure='?own'?: .*{reason}"):
         figures.draw(dataset, "own")

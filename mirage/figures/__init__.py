@@ -110,8 +110,10 @@ def _reason(error: Exception, function: Draw) -> str:
     if function.__module__.startswith("mirage.") and isinstance(error, LACKING):
         return f"the dataset does not have what it shows ({first_line(error)})"
     frames = traceback.extract_tb(error.__traceback__)
-    file = inspect.getfile(function)
-    line = [frame.lineno for frame in frames if frame.filename == file][-1]
+    file, line = inspect.getfile(function), inspect.unwrap(function).__code__.co_firstlineno
+    for frame in frames:  # none of them where it cannot be called
+        if frame.filename == file:
+            line = frame.lineno
     return f"{type(error).__name__}: {first_line(error)} ({Path(file).name}, line {line})"
 
 
