@@ -23,6 +23,8 @@ QUICK = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
 }
+# For what compares bits: with plain fusions they depend on the number of threads and of cells.
+SAME_BITS = {"XLA_FLAGS": ""}
 MODULES = [f"mirage.{name}" for name in ("diagnose", "gather", "report", "status")]
 LIMIT_S = 300
 

@@ -115,6 +115,7 @@ def test_rows_beyond_the_sample_size_are_zero_and_pull_back_is_both_products(des
     np.testing.assert_allclose(sums, flat(x.rows, z).sum(0), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.optimised
 def test_dense_rows_for_a_smaller_n_are_the_first_for_a_larger_one():
     small, large = (matrix(Dense(), n=700, d=20, n_max=n) for n in (700, 4000))
     v = jnp.eye(20)

@@ -71,6 +71,7 @@ def test_auto_never_takes_what_cannot_serve_nor_what_it_says_is_slower(n, d, col
         assert Dense().bytes_drawn(n_max=n, d=d) >= 2e9
 
 
+@pytest.mark.optimised
 def test_a_cell_of_auto_is_the_cell_of_the_design_it_names():
     auto = run(design=Auto(), d=[60], loss=Mse())
     for alpha in auto.alpha.values:
@@ -89,6 +90,7 @@ def test_small_sample_sizes_share_a_product_and_large_ones_go_alone():
     assert shared == [(3000, 2000, 1000, 1000), (400_000,), (300_000,)]
 
 
+@pytest.mark.optimised
 def test_a_chunk_that_runs_out_of_memory_is_halved_and_the_results_are_the_same(monkeypatch):
     whole = run(seeds=8, loss=Mse())
     train = execute.Executor._train

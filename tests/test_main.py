@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from processes import python
+from processes import SAME_BITS, python
 
 import mirage
 from mirage.folders import folder
@@ -33,9 +33,10 @@ def test_a_run_leaves_results_figures_config_and_log(tmp_path):
 @pytest.mark.slow
 def test_a_multirun_gives_the_numbers_of_the_grid(tmp_path):
     grid = [*SMALL[2:], "+experiment=huber_vs_mse", "theory=null"]
-    jobs = command("-m", *grid, "d=20,25", "alpha=4,9", "hydra.sweep.dir=jobs", cwd=tmp_path)
+    here = {"cwd": tmp_path, **SAME_BITS}
+    jobs = command("-m", *grid, "d=20,25", "alpha=4,9", "hydra.sweep.dir=jobs", **here)
     assert jobs.returncode == 0, jobs.stderr
-    one = command(*grid, "d=[20,25]", "alpha=[4,9]", "hydra.run.dir=grid", cwd=tmp_path)
+    one = command(*grid, "d=[20,25]", "alpha=[4,9]", "hydra.run.dir=grid", **here)
     assert one.returncode == 0, one.stderr
     b = mirage.load(tmp_path / "grid")
     a = mirage.load(tmp_path / "jobs").sel(loss=b.loss)

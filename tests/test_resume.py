@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from filelock import FileLock
-from processes import QUICK
+from processes import QUICK, SAME_BITS
 from test_main import SMALL, command
 
 import mirage
@@ -127,6 +127,7 @@ def test_an_interrupted_grid_goes_on_and_ends_with_the_same_bits(tmp_path, stop_
     same(whole, again)
 
 
+@pytest.mark.optimised
 def test_cells_that_raise_are_flagged_and_the_others_kept(monkeypatch):
     train = Executor._train
 
@@ -278,14 +279,14 @@ def test_interrupts_and_kills_lose_nothing(tmp_path):
     """Ctrl-C, SIGKILL and a cluster's signal at different moments, then the same numbers."""
     arguments = ["+experiment=huber_vs_mse", "theory=null", "seeds=40", "algorithm.steps=30"]
     arguments += ["d=[20,30,40,50]", "alpha=[4,9,15]", "runtime.devices=1", "runtime.memory=8 MB"]
-    whole = command(*arguments, "hydra.run.dir=whole", cwd=tmp_path)
+    whole = command(*arguments, "hydra.run.dir=whole", cwd=tmp_path, **SAME_BITS)
     assert whole.returncode == 0, whole.stderr
     run = [sys.executable, "-c", LAUNCHED, *arguments, "hydra.run.dir=killed"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     stops = [signal.SIGINT, signal.SIGKILL, signal.SIGUSR2]
     done = 0
     for stop in stops:
-        process = subprocess.Popen(run, cwd=tmp_path, env=QUICK, **pipes)
+        process = subprocess.Popen(run, cwd=tmp_path, env=QUICK | SAME_BITS, **pipes)
         end = time.monotonic() + 120
         while time.monotonic() < end and process.poll() is None:
             said = record.read(tmp_path / "killed")
@@ -306,7 +307,7 @@ def test_interrupts_and_kills_lose_nothing(tmp_path):
             done = said["done"]
         else:
             assert said["state"] == "killed"
-    last = command(*arguments, "hydra.run.dir=killed", cwd=tmp_path)
+    last = command(*arguments, "hydra.run.dir=killed", cwd=tmp_path, **SAME_BITS)
     assert last.returncode == 0, last.stderr
     same(mirage.load(tmp_path / "whole"), mirage.load(tmp_path / "killed"))
     assert not (tmp_path / "killed" / "cells").exists()
@@ -345,14 +346,14 @@ def test_a_disk_without_room_and_one_that_is_read_only(small_disk):
     arguments = ["+experiment=huber_vs_mse", "theory=null", "d=[20,25]", "alpha=[4,9]"]
     arguments += ["seeds=40", "algorithm.steps=30", f"hydra.run.dir={small_disk / 'run'}"]
     place = small_disk.parent
-    full = command(*arguments, cwd=place)
+    full = command(*arguments, cwd=place, **SAME_BITS)
     assert full.returncode == 1, full.stdout
     assert "No space left on device" in full.stderr
     assert len(full.stderr.strip().splitlines()) <= 2
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
-    ended = command(*arguments, cwd=place)
+    ended = command(*arguments, cwd=place, **SAME_BITS)
     assert ended.returncode == 0, ended.stderr
-    plain = command(*arguments[:-1], "hydra.run.dir=plain", cwd=place)
+    plain = command(*arguments[:-1], "hydra.run.dir=plain", cwd=place, **SAME_BITS)
     assert plain.returncode == 0, plain.stderr
     same(mirage.load(small_disk / "run"), mirage.load(place / "plain"))
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
@@ -370,7 +371,8 @@ SWEEP = ["-m", "+experiment=huber_vs_mse", "theory=null", *SMALL[2:], "alpha=[4,
 def test_a_sweep_is_found_again_and_another_is_another(tmp_path):
     two = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     # As many threads for one job at a time as for each of two: bits depend on them.
-    first = command(*SWEEP, "runtime.devices=1", *two, cwd=tmp_path, NPROC="1")
+    one = {"NPROC": "1", **SAME_BITS}
+    first = command(*SWEEP, "runtime.devices=1", *two, cwd=tmp_path, **one)
     assert first.returncode == 0, first.stderr
     (folder,) = (tmp_path / "outputs" / "huber_vs_mse").iterdir()
     assert folder.name.startswith("multirun_")
@@ -379,7 +381,7 @@ def test_a_sweep_is_found_again_and_another_is_another(tmp_path):
     assert results.cos_best.sizes == {"loss": 2, "d": 2, "alpha": 2, "seed": 2}
     (folder / "1" / "status.json").unlink()
     (folder / "1" / "results.nc").unlink()  # as if it had been killed
-    again = command(*SWEEP, cwd=tmp_path, NPROC="1")
+    again = command(*SWEEP, cwd=tmp_path, **one)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("finished already") == 1
     same(mirage.load(folder), results)

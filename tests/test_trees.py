@@ -71,6 +71,7 @@ def test_the_mean_and_variance_of_a_label_are_those_of_an_independent_integral(b
     assert abs(h.var(axis=0) - 1).max() < 5 * ((h**2).std(axis=0) / math.sqrt(count)).max()
 
 
+@pytest.mark.optimised
 def test_signs_are_drawn_for_each_seed_and_again_the_same():
     target = Tree(branches=2, width=20)
     first, again, other = (target.drawn(jax.random.key(k)).signs for k in (0, 0, 1))
@@ -115,6 +116,7 @@ def test_a_cell_of_a_tree_has_its_numbers_in_any_grid(small):
     assert len(set(errors)) == 3
 
 
+@pytest.mark.optimised
 def test_other_targets_draw_nothing_and_random_streams_are_where_they_were():
     target = Hermite()
     assert target.at(7) is target

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import QUICK
+from processes import QUICK, SAME_BITS
 from test_resume import same
 
 import mirage
@@ -38,7 +38,7 @@ LAST = {
 NEEDED = {"ray": "hydra_ray_launcher"}
 # Daemons are where a user's own path may not lead.
 SYSTEM = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-ONE = {**QUICK, "NPROC": "1"}
+ONE = {**QUICK, **SAME_BITS, "NPROC": "1"}
 
 
 @pytest.fixture
