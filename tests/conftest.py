@@ -31,13 +31,23 @@ def pytest_runtest_setup(item):
 
 def _compile_options(*arguments, env_options_overrides=None, **named):
     """JAX's options of a compilation; only they can be changed for one test alone."""
-    plain = {"xla_cpu_use_fusion_emitters": False} if _quick[0] else {}
+    plain = QUICK_OPTIONS if _quick[0] else {}
     plain |= env_options_overrides or {}
     return _as_users(*arguments, env_options_overrides=plain or None, **named)
 
 
+QUICK_OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 _quick = [False]
 _as_users, compiler.get_compile_options = compiler.get_compile_options, _compile_options
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_are_forgotten():
+    """A process may map 65530 pieces of memory; a program takes seven, and there are thousands."""
+    yield
+    jax.clear_caches()
+
+
 CHECKED = (
     "activations algorithms designs expressions figures gaussian hermite inputs losses "
     "measures network targets trigonometry"

@@ -21,7 +21,7 @@ from typing import NoReturn
 QUICK = {
     **os.environ,
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 }
 # For what compares bits: with plain fusions they depend on the number of threads and of cells.
 SAME_BITS = {"XLA_FLAGS": ""}

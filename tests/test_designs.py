@@ -194,11 +194,14 @@ def test_algorithms_ask_exactly_as_many_columns_as_they_say(algorithm):
         Deferred(), 0, n=500, d=200, algorithm=algorithm, wrap=lambda x: Counted(x.rows, x)
     )
     right, left = algorithm.queries(TwoLayer(), 2)
-    state = algorithm.init(jax.random.key(0), problem, memory)
-    state, _ = jax.lax.scan(
-        lambda s, _: (algorithm.step(s, problem), None), state, None, length=algorithm.steps
-    )
-    sides, asked = state.memory
+
+    @jax.jit
+    def trained(key):
+        state = algorithm.init(key, problem, memory)
+        step = lambda s, _: (algorithm.step(s, problem), None)  # noqa: E731
+        return jax.lax.scan(step, state, None, length=algorithm.steps)[0].memory
+
+    sides, asked = trained(jax.random.key(0))
     assert asked.tolist() == [right + 2, left]
     assert all(side.used <= count for side, count in zip(sides, asked, strict=True))
 

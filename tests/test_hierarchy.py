@@ -240,7 +240,7 @@ def test_simulation_is_on_the_predicted_curve(target):
     """Overlaps of features well beyond their threshold and MSE_γ, within 4 standard errors; the
     noise of an eigenvector lies in d − m⋆ dimensions, so that n/d counts as n/(d − m⋆).
     """
-    d, seeds, alphas = 250, 16, [10.0, 60.0, 400.0]
+    d, seeds, alphas = 200, 12, [10.0, 60.0, 300.0]
     algorithm = Spectral(steps=40, components=target.rank, end="upper")
     model = {"target": target, "loss": Preprocessed(), "algorithm": algorithm}
     results = simulate(Experiment(**model, d=d, alpha=alphas, seeds=seeds, runtime=QUIET))
@@ -267,7 +267,7 @@ def test_features_are_found_in_their_order_and_counted():
     algorithm = Spectral(steps=40, components=12, end="upper", select="outliers")
     alphas = [0.3, 2.5, 30.0, 300.0]
     model = {"target": Hierarchical(), "loss": Preprocessed(), "algorithm": algorithm}
-    results = simulate(Experiment(**model, d=600, alpha=alphas, seeds=8, runtime=QUIET))
+    results = simulate(Experiment(**model, d=300, alpha=alphas, seeds=8, runtime=QUIET))
     found = results.features_found.squeeze("d").transpose("alpha", "seed").values
     predicted = (feature_thresholds(law_of(Hierarchical())) < np.array(alphas)[:, None]).sum(axis=1)
     assert (np.abs(np.median(found, axis=1) - predicted) <= 1).all()

@@ -12,7 +12,8 @@ from scipy import stats
 from tables import ONE_PASS, label, samples
 
 from mirage import Experiment, simulate
-from mirage.activations import Activation, Relu, Tanh
+from mirage.activations import Erf, Relu, Tanh
+from mirage.activations import Hermite as HermiteActivation
 from mirage.algorithms import (
     Extragradient,
     Lookahead,
@@ -139,7 +140,7 @@ def test_marks_do_not_change_what_is_drawn():
 
 LAWS = [
     (OnlineSgd, {"spherical": True, "step_size": 0.4}, UNIT, PhaseRetrieval(), "hermite"),
-    (OnlineSgd, {"step_size": 1.5, "batch_size": 4}, TWO, Hermite(terms=[[1.0, [1, 1]]]), "tanh"),
+    (OnlineSgd, {"step_size": 1.5, "batch_size": 4}, TWO, Hermite(terms=[[1.0, [1, 1]]]), "erf"),
     (
         Extragradient,
         {"spherical": True, "step_size": 0.2, "inner_step_size": 0.4},
@@ -176,9 +177,9 @@ def test_rows_drawn_or_not_and_the_chain_are_one_law(kind, changes, network, tar
     full = kind(saves=4, **changes)
     settings = {**changes, "update": full.update, "inner_step_size": full.inner_step_size}
     chain = OrderParameterChain(saves=4, **settings)
-    activations = {"hermite": Activation.options()["hermite"](degree=2), "relu": Relu()}
+    activations = {"hermite": HermiteActivation(degree=2), "relu": Relu(), "erf": Erf()}
     common = {"target": target, "network": network, "loss": Mse(), "d": 12, "n": 240}
-    common |= {"activation": activations.get(activation, Tanh()), "runtime": QUIET, "seeds": 600}
+    common |= {"activation": activations[activation], "runtime": QUIET, "seeds": 600}
     drawn = simulate(Experiment(**common, algorithm=full, design=Streamed()))
     never = simulate(Experiment(**common, algorithm=full, design=Deferred(), first_seed=5000))
     alone = simulate(Experiment(**common, algorithm=chain, first_seed=10_000))
@@ -277,7 +278,7 @@ def test_small_steps_add_up_at_any_dimension():
     """
     network = TwoLayer(width=1, symmetric=False, initial_norm=0.9, output="ones", start="aligned")
     algorithm = OrderParameterChain(step_size=1.0, saves=2)
-    linear = Activation.options()["hermite"](degree=1)
+    linear = HermiteActivation(degree=1)
     results = simulate(
         Experiment(
             target=Hermite(terms=[[1.0, [1]]]),
@@ -310,7 +311,7 @@ def test_norms_stay_what_they_are_over_a_long_run_on_the_sphere(algorithm):
         Experiment(
             target=Parity(k=3),
             network=network,
-            activation=Activation.options()["erf"](),
+            activation=Erf(),
             loss=Correlation(),
             algorithm=algorithm(spherical=True, **settings),
             d=64,
@@ -330,7 +331,7 @@ def test_a_stopped_seed_stays_where_it_is_and_others_go_on():
         Experiment(
             target=PhaseRetrieval(),
             network=UNIT,
-            activation=Activation.options()["hermite"](degree=2),
+            activation=HermiteActivation(degree=2),
             loss=Mse(),
             algorithm=algorithm,
             d=50,
@@ -357,7 +358,7 @@ def test_steps_that_diverge_are_flagged_with_the_samples_seen(algorithm):
         Experiment(
             target=PhaseRetrieval(),
             network=UNIT,
-            activation=Activation.options()["hermite"](degree=2),
+            activation=HermiteActivation(degree=2),
             loss=Mse(),
             algorithm={"tame": kind(saves=20, step_size=1e-3), "wild": kind(**wild)},
             d=30,

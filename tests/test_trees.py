@@ -305,19 +305,18 @@ def test_trained_after_every_step_is_trained_after_the_last(small):
     np.testing.assert_allclose(last.found_trajectory, ends, rtol=2e-3, atol=2e-4)
 
 
-def errors(algorithm, *, first_seed=0, seeds=5, exponent=1.9, network=None, **changes):
+def errors(algorithm, *, seeds=5, exponent=1.9, network=None, **changes):
     """Test errors of seeds, as an array."""
     network = network or dataclasses.replace(NETWORK, width=300)
     model = {"target": STEEP, "loss": Mse(), "activation": Relu(), "network": network}
-    settings = {"d": 64, "exponent": exponent, "seeds": seeds, "first_seed": first_seed}
+    settings = {"d": 64, "exponent": exponent, "seeds": seeds}
     experiment = Experiment(**model, **settings, algorithm=algorithm, runtime=QUIET, **changes)
     return simulate(experiment).test_error.values.squeeze()
 
 
 @pytest.mark.slow
 @pytest.mark.optimised
-@pytest.mark.parametrize("first_seed", [0, 100])
-def test_a_third_layer_is_worth_samples_between_three_halves_and_two(first_seed):
+def test_a_third_layer_is_worth_samples_between_three_halves_and_two():
     """III beats II beats I at κ = 1.9, and so two layers and the kernel, by several sigma.
 
     The same seeds have the same targets and samples: differences seed by seed.
@@ -326,9 +325,9 @@ def test_a_third_layer_is_worth_samples_between_three_halves_and_two(first_seed)
     wide = {"second_width": 300, "ridge": 0.03, **deep}
     two = dataclasses.replace(NETWORK, width=300, output_scale=5 / 300)
     found = {
-        "I": errors(ThreeLayer(scenario="I", **wide), first_seed=first_seed),
-        "II": errors(ThreeLayer(scenario="II", **wide), first_seed=first_seed),
-        "III": errors(ThreeLayer(scenario="III", **deep), first_seed=first_seed),
+        "I": errors(ThreeLayer(scenario="I", **wide)),
+        "II": errors(ThreeLayer(scenario="II", **wide)),
+        "III": errors(ThreeLayer(scenario="III", **deep)),
         "two": errors(
             LayerwiseGd(
                 steps=100,
@@ -338,9 +337,8 @@ def test_a_third_layer_is_worth_samples_between_three_halves_and_two(first_seed)
                 readout_weight_decay=1e-4,
             ),
             network=two,
-            first_seed=first_seed,
         ),
-        "kernel": errors(KernelRidge(ridge=0.01), first_seed=first_seed),
+        "kernel": errors(KernelRidge(ridge=0.01)),
     }
 
     def lead(better, worse):
@@ -478,9 +476,14 @@ SMALL = ("d=25", "seeds=2", "network.width=40", "runtime.progress=false")
 
 
 @pytest.mark.slow
-@pytest.mark.optimised
 def test_depth_advantage_runs_and_draws_its_figure():
-    overrides = ("+experiment=depth_advantage", *SMALL, "exponent=[1.4,2.0]", "algorithm.steps=10")
+    short = (
+        "joint.algorithm.steps",
+        "two_layer.algorithm.steps",
+        "two_layer.algorithm.readout_steps",
+    )
+    overrides = ["+experiment=depth_advantage", *SMALL, "exponent=[1.4,2.0]", "algorithm.steps=10"]
+    overrides += [f"parts.{setting}=10" for setting in short]
     results = mirage.simulate(mirage.compose(*overrides))
     parts = ["scenario_I", "scenario_II", "scenario_III", "joint", "two_layer", "kernel"]
     assert list(results.part.values) == parts

@@ -143,6 +143,7 @@ def fixed_point(
 
 
 @jax.jit
+@jax.jit
 def carried_on(
     overlap: Float[Array, "r r"], first: Float[Array, "r r"], second: Float[Array, "r r"]
 ) -> Float[Array, "r r"]:

@@ -84,9 +84,19 @@ def wait_for_the_others(folder: Path) -> None:
         time.sleep(0.5)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The results of the sweep by the basic launcher, that nothing kills."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    run = [sys.executable, "-m", "mirage", *SWEEP, "hydra.sweep.dir=plain"]
+    done = subprocess.run(run, cwd=place, env=ONE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return mirage.load(place / "plain")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_worker_is_killed_in_mid_sweep(launcher, environment, tmp_path):
+def test_a_worker_is_killed_in_mid_sweep(launcher, environment, undisturbed, tmp_path):
     how, code = LAUNCHERS[launcher]
     run = [sys.executable, "-m", "mirage", *SWEEP, *how]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -106,6 +116,4 @@ def test_a_worker_is_killed_in_mid_sweep(launcher, environment, tmp_path):
     plain = [sys.executable, "-m", "mirage", *SWEEP]
     found = subprocess.run(plain, cwd=tmp_path, env=ONE, capture_output=True, text=True)
     assert found.stdout.count("finished already") == 2
-    where = [*plain, "hydra.sweep.dir=plain"]
-    assert subprocess.run(where, cwd=tmp_path, env=ONE, capture_output=True).returncode == 0
-    same(mirage.load(folder), mirage.load(tmp_path / "plain"))
+    same(mirage.load(folder), undisturbed)
