@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from processes import python
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +107,18 @@ def test_python_runs(text, tmp_path, monkeypatch):
     exec(compile(smaller, "docs", "exec"), {"__name__": "readme"})
     if "savefig" in text:
         assert {"recovery.png", "my_run"} <= set(os.listdir(tmp_path))
+
+
+# Hours on two cores.
+WITHOUT_FIGURE = {"depth_advantage_accelerator"}
+
+
+@pytest.mark.parametrize("name", [f.stem for f in sorted((ROOT / "conf/experiment").iterdir())])
+def test_the_page_of_an_experiment_says_what_to_expect_beside_its_figure(name):
+    expected = OmegaConf.load(ROOT / "docs/site/expected.yaml")
+    assert len(expected[name]) > 20
+    figure = ROOT / "docs" / f"{name}.png"
+    assert figure.exists() != (name in WITHOUT_FIGURE)
 
 
 def test_the_two_commands_of_the_readme_are_the_ones_promised():

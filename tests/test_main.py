@@ -88,6 +88,12 @@ def test_a_mistake_is_one_line_exit_code_2_and_nothing_written(arguments, code, 
     assert os.listdir(tmp_path) == []
 
 
+def test_overrides_and_options_stand_in_any_order(tmp_path):
+    mixed = command("d=[20]", "--cfg", "job", "seeds=7", "--package", "seeds", cwd=tmp_path)
+    assert mixed.returncode == 0, mixed.stderr
+    assert mixed.stdout.strip().endswith("7")
+
+
 def test_help_and_the_composed_config_are_printed_without_running(tmp_path):
     shown = command("--help", cwd=tmp_path)
     assert shown.returncode == 0

@@ -30,7 +30,7 @@ def by_direction(results):
 
 
 def test_extragradient_learns_he3_and_he4_and_sgd_does_not():
-    results = run("repetita_iuvant", "d=512", "seeds=8")
+    results = run("repetita_iuvant", "d=512", "seeds=6")
     last = by_direction(results).isel(step=-1, direction=0)
     once, twice = last.values
     assert (twice > 0.6).all()
@@ -38,7 +38,7 @@ def test_extragradient_learns_he3_and_he4_and_sgd_does_not():
 
 
 def test_repetition_of_any_kind_leaves_the_equator():
-    results = run("repeated_data", "d=256", "alpha=200", "seeds=8")
+    results = run("repeated_data", "d=128", "alpha=200", "seeds=6")
     curves = by_direction(results).isel(direction=0)
     assert curves.sizes["algorithm"] == 5
     last = curves.isel(step=-1).values
@@ -48,14 +48,14 @@ def test_repetition_of_any_kind_leaves_the_equator():
 
 @pytest.mark.optimised
 def test_the_staircase_is_climbed_with_and_without_repetition():
-    last = by_direction(run("staircase_sgd", "d=64", "seeds=6")).isel(step=-1)
+    last = by_direction(run("staircase_sgd", "d=48", "seeds=4")).isel(step=-1)
     assert (last.isel(direction=0) > 0.9).all()
     assert (last.isel(direction=[1, 2]) > 0.35).all()
 
 
 @pytest.mark.optimised
 def test_the_first_step_of_the_grand_staircase_needs_repetition():
-    small = ("d=512", "alpha=500", "seeds=6", "algorithm.step_size=0.02")
+    small = ("d=256", "alpha=500", "seeds=6", "algorithm.step_size=0.02")
     results = run("grand_staircase_sgd", *small)
     once, twice = by_direction(results).isel(step=-1, direction=0).values
     assert twice > 0.9
@@ -71,7 +71,7 @@ def test_directions_are_learnt_in_their_order():
 
 
 def test_parity_of_three_escapes_with_and_without_repetition():
-    results = run("hard_parity", "d=[24,48]", "seeds=12", "n=600000")
+    results = run("hard_parity", "d=[20,40]", "seeds=8", "n=400000")
     median = results.escape_samples.median("seed").squeeze().transpose("algorithm", "d")
     assert np.isfinite(median).all()
     # The power is 2 for d → ∞; that of two small d has an error.

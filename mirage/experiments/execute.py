@@ -300,7 +300,9 @@ class Executor:
         """The random arrays of a chunk; kept until another chunk is drawn."""
         if self._held[0] == held:
             return self._held[1]
-        self._held = (None, None)
+        start = time.perf_counter()
+        self._held = (None, None)  # gigabytes that are released take a moment, of drawing as well
+        self.clock.lap("draw", start)
         numbers, static = eqx.partition(batch.inputs, _is_number)
 
         def draw(key, _drawn, _seed, _n, numbers):
