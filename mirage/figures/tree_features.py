@@ -28,13 +28,13 @@ def tree_features(dataset: xr.Dataset) -> Figure:
     x = sample_axis(dataset)
     dataset = dataset.isel(d=-1)
     with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, 3, figsize=(10.2, 3.3), layout="constrained")
+        figure, panels = plt.subplots(1, 3, figsize=(11.8, 3.3), layout="constrained")
         for colour, value in zip(shades(0, dataset.sizes[x]), dataset[x].values, strict=True):
             cell, words = dataset.sel({x: value}), f"{axis_label(x)} = {value:g}"
             _curve(panels[0], cell["found_trajectory"], colour)
             _curve(panels[0], cell["inside_trajectory"], colour, style="--")
-            _curve(panels[1], cell["feature_overlap_trajectory"].mean("feature"), colour, words)
-            _curve(panels[2], cell["test_error_trajectory"], colour)
+            _curve(panels[1], cell["feature_overlap_trajectory"].mean("feature"), colour)
+            _curve(panels[2], cell["test_error_trajectory"], colour, words)
         panels[0].set_ylabel("linear features; dashed: share of $W_1$")
         panels[1].set_ylabel("non-linear features: squared correlation")
         panels[2].set_ylabel(LABELS["test_error"])
@@ -43,7 +43,7 @@ def tree_features(dataset: xr.Dataset) -> Figure:
             axes.set_ylim(bottom=0)
         for axes in panels[:2]:
             axes.set_ylim(0, 1.02)
-        panels[1].legend(fontsize=8, loc="upper left")
+        panels[2].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
         seeds, d = dataset.sizes["seed"], int(dataset["d"])
         words = f"d = {d}; median, 30th-70th percentile over {seeds} seeds"
         figure.suptitle(words, fontsize=8)
