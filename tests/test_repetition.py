@@ -71,7 +71,7 @@ def test_directions_are_learnt_in_their_order():
 
 
 def test_parity_of_three_escapes_with_and_without_repetition():
-    results = run("hard_parity", "d=[20,40]", "seeds=8", "n=400000")
+    results = run("hard_parity", "d=[24,48]", "seeds=12", "n=600000")
     median = results.escape_samples.median("seed").squeeze().transpose("algorithm", "d")
     assert np.isfinite(median).all()
     # The power is 2 for d → ∞; that of two small d has an error.
