@@ -263,15 +263,15 @@ def check(arguments: list[str]) -> list[str]:
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     known = parser.parse_intermixed_args(arguments)
-    if known.help or known.hydra_help or known.info or known.shell_completion:
-        return arguments
-    if known.config_name or known.config_path:
-        raise ConfigError("--config-name, --config-path: expected saved=PATH for a run's config")
     # Hydra itself wants all overrides side by side.
     options = list(arguments)
     for override in known.overrides:
         options.remove(override)
     arguments = [*options, *known.overrides]
+    if known.help or known.hydra_help or known.info or known.shell_completion:
+        return arguments
+    if known.config_name or known.config_path:
+        raise ConfigError("--config-name, --config-path: expected saved=PATH for a run's config")
     jobs = [parsed(known.overrides)]
     if known.multirun:
         jobs = BasicSweeper.split_arguments(jobs[0], max_batch_size=None)[0][:CHECKED_JOBS]

@@ -31,8 +31,7 @@ def pytest_runtest_setup(item):
 
 def _compile_options(*arguments, env_options_overrides=None, **named):
     """JAX's options of a compilation; only they can be changed for one test alone."""
-    plain = QUICK_OPTIONS if _quick[0] else {}
-    plain |= env_options_overrides or {}
+    plain = {**(QUICK_OPTIONS if _quick[0] else {}), **(env_options_overrides or {})}
     return _as_users(*arguments, env_options_overrides=plain or None, **named)
 
 

@@ -143,7 +143,6 @@ def fixed_point(
 
 
 @jax.jit
-@jax.jit
 def carried_on(
     overlap: Float[Array, "r r"], first: Float[Array, "r r"], second: Float[Array, "r r"]
 ) -> Float[Array, "r r"]:
