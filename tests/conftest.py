@@ -19,24 +19,33 @@ settings.register_profile("mirage", deadline=None, derandomize=True, max_example
 settings.load_profile("mirage")
 
 
+# How XLA compiles a test's programs, which is half of what all tests take. Most run for a moment;
+# what runs for long is marked `optimised`: nearly as fast as for users, in a third of the time to
+# compile. What compares `bits` compiles as users do: those of plain fusions depend on the number of
+# cells and threads.
+ONE_PART = {"xla_cpu_parallel_codegen_split_count": 1}
+PLAIN = {"xla_cpu_use_fusion_emitters": False, **ONE_PART}
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    **PLAIN,
+}
+OPTIONS = {"optimised": {"xla_backend_optimization_level": 1, **PLAIN}, "bits": ONE_PART}
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Most of a test's time is compilation: few of XLA's passes and plain fusions halve it.
-
-    What runs for long, and tests about bits, compile as users do (`optimised`).
-    """
-    _quick[0] = not any(item.iter_markers("optimised"))
-    jax.config.update("jax_disable_most_optimizations", _quick[0])
+    marks = [mark for mark in OPTIONS if item.get_closest_marker(mark)]
+    _options[0] = OPTIONS[marks[-1]] if marks else QUICK
 
 
 def _compile_options(*arguments, env_options_overrides=None, **named):
     """JAX's options of a compilation; only they can be changed for one test alone."""
-    plain = {**(QUICK_OPTIONS if _quick[0] else {}), **(env_options_overrides or {})}
-    return _as_users(*arguments, env_options_overrides=plain or None, **named)
+    options = {**_options[0], **(env_options_overrides or {})}
+    return _as_users(*arguments, env_options_overrides=options, **named)
 
 
-QUICK_OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
-_quick = [False]
+_options = [QUICK]
 _as_users, compiler.get_compile_options = compiler.get_compile_options, _compile_options
 
 

@@ -121,6 +121,7 @@ def test_a_spectral_start_ends_in_the_right_class():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_damping_leaves_the_fixed_point_where_it_is():
     overlaps = []
     for damping in (0.0, 0.4):
@@ -141,6 +142,7 @@ def test_it_stops_when_it_has_settled():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_the_linearised_iteration_grows_and_finds_as_its_state_evolution_says():
     """With λ = α E[G²] = α/alpha_c it grows by λ and its cosine is √((λ − 1)/(λ + E[G³]/E[G²])).
 

@@ -66,7 +66,7 @@ def test_rows_fold_map_mean_and_gram_see_the_first_count_rows_alone(count, spare
     np.testing.assert_allclose(gram, (kept**2).T @ kept**2, rtol=1e-4)
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 def test_sums_over_rows_keep_their_bits_whatever_the_capacity():
     values = np.random.default_rng(0).normal(size=(40, 1, 64)).astype(np.float32)
     few, many = (Rows.of(700, capacity=c, size=64) for c in (700, 2560))
@@ -115,7 +115,7 @@ def test_rows_beyond_the_sample_size_are_zero_and_pull_back_is_both_products(des
     np.testing.assert_allclose(sums, flat(x.rows, z).sum(0), rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 def test_dense_rows_for_a_smaller_n_are_the_first_for_a_larger_one():
     small, large = (matrix(Dense(), n=700, d=20, n_max=n) for n in (700, 4000))
     v = jnp.eye(20)

@@ -102,6 +102,7 @@ def test_shell_commands_run(command, tmp_path, request):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize("text", SCRIPTS, ids=range(len(SCRIPTS)))
 def test_python_runs(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

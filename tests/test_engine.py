@@ -71,7 +71,7 @@ def test_auto_never_takes_what_cannot_serve_nor_what_it_says_is_slower(n, d, col
         assert Dense().bytes_drawn(n_max=n, d=d) >= 2e9
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 def test_a_cell_of_auto_is_the_cell_of_the_design_it_names():
     auto = run(design=Auto(), d=[60], loss=Mse())
     for alpha in auto.alpha.values:
@@ -90,7 +90,7 @@ def test_small_sample_sizes_share_a_product_and_large_ones_go_alone():
     assert shared == [(3000, 2000, 1000, 1000), (400_000,), (300_000,)]
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 def test_a_chunk_that_runs_out_of_memory_is_halved_and_the_results_are_the_same(monkeypatch):
     whole = run(seeds=8, loss=Mse())
     train = execute.Executor._train
@@ -180,7 +180,7 @@ def test_costs_are_saved_with_every_result():
     assert r == results.sizes["direction"]
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 def test_varied_settings_are_numeric_dimensions_and_cells_keep_their_bits():
     rates = {"algorithm.step_size": [0.5, 2.0], "network.initial_norm": [1e-4, 1e-3]}
     varied = run(vary=rates, loss={"mse": Mse(), "huber": Huber()})

@@ -71,7 +71,7 @@ def late(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 @pytest.mark.parametrize(
     ("base", "other"),
     [
@@ -94,8 +94,8 @@ def test_a_cell_has_the_same_bits_in_any_other_grid(whole, base, other):
         assert np.array_equal(a[name][: part.sizes["seed"]], b[name]), name
 
 
-@pytest.mark.optimised
 @pytest.mark.slow
+@pytest.mark.bits
 def test_chunks_of_seeds_do_not_change_a_bit():
     whole = run(d=[100], alpha=[10.0], seeds=5)
     chunked = run(d=[100], alpha=[10.0], seeds=5, runtime=Default(memory="16 MB"))
@@ -162,7 +162,7 @@ def test_results_are_labelled_and_measures_follow_from_the_order_parameters():
         assert {"long_name", "units"} <= set(variable.attrs)
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 def test_a_cell_that_diverges_is_flagged_and_its_neighbours_are_untouched():
     wild = LayerwiseGd(steps=5, readout_steps=5, step_size=1e25)
     results = run(algorithm={"tame": SHORT, "wild": wild}, loss=Mse(), target=Hermite(noise=1.0))
@@ -252,8 +252,8 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     xr.testing.assert_identical(mirage.load(tmp_path), results)
 
 
-@pytest.mark.optimised
 @pytest.mark.slow
+@pytest.mark.bits
 def test_runs_of_a_grid_load_as_one_dataset(tmp_path):
     whole = run(d=[40, 50], alpha=[8.0, 9.0])
     for d in (40, 50):
@@ -367,8 +367,8 @@ def test_runs_that_contradict_each_other_are_refused(tmp_path):
         mirage.load(tmp_path / "nothing")
 
 
-@pytest.mark.optimised
 @pytest.mark.slow
+@pytest.mark.bits
 def test_what_an_algorithm_has_no_use_for_costs_nothing():
     """AMP knows no loss: one run is the result of all of them."""
     experiment = Experiment(

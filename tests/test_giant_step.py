@@ -172,6 +172,7 @@ def test_moments_of_the_slope_against_closed_forms():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_sampled_errors_are_those_of_the_integral():
     """Within five standard errors, those taken from two samples of rows."""
     network = TwoLayer(width=20, initial_norm=1.0, symmetric=False)
@@ -197,6 +198,7 @@ def test_settings_that_make_no_sense_are_refused(key, value):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_the_experiment_is_drawn_with_its_prediction():
     small = ["d=100", "alpha=[2,8]", "seeds=4", "network.width=140"]
     results = mirage.simulate(mirage.compose("+experiment=giant_step", *small))

@@ -276,6 +276,7 @@ def test_features_are_found_in_their_order_and_counted():
     assert (np.diff(overlap, axis=1) < 0.02).all()
 
 
+@pytest.mark.optimised
 def test_two_stages_predict_the_mean_where_nothing_is_found_and_the_law_where_all_is():
     target = Hierarchical(features=3, gamma=1.0, link="He2(h)/2")
     algorithm = TwoStage(steps=30, components=5, ridge=1e-3)
@@ -375,6 +376,7 @@ def test_the_experiment_runs_and_draws_its_figure(name):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_small_steps_of_gd_tend_to_the_spectral_estimator():
     """The smallest step size ends within 0.01 of it, and no further off than the largest."""
     overrides = ("+experiment=gd_to_spectral", "d=200", "seeds=5", "runtime.progress=false")

@@ -86,7 +86,7 @@ def test_power_law_rows_have_variances_that_decay_and_average_to_one():
     assert (np.abs(covariance - np.diag(expected)) / scale).max() < 5 * np.sqrt(2 / n)
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 @pytest.mark.parametrize("inputs", INPUTS, ids=label)
 def test_rows_are_the_same_for_every_n_and_whether_stored_or_not(inputs):
     key, d = jax.random.key(4), 7

@@ -126,6 +126,7 @@ def test_kernel_ridge_predicts_what_the_explicit_solution_does(solved):
     assert float(result["test_error"]) == pytest.approx(error, rel=1e-3)
 
 
+@pytest.mark.optimised
 def test_the_row_of_kernel_ridge_is_the_linear_part_of_its_predictor(solved):
     """E f(x) x, each entry within five sigma of a mean over fresh inputs."""
     _, result, predict, d = solved
@@ -242,6 +243,7 @@ def test_settings_that_make_no_sense_are_refused(kind, key, value):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_the_experiment_is_drawn_with_its_theory():
     small = ["d=15", "exponent=[0.8,1.4,2.0]", "seeds=2", "network.width=200"]
     results = mirage.simulate(mirage.compose("+experiment=lazy_limit", *small))

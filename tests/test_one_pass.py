@@ -204,7 +204,7 @@ def test_rows_never_drawn_have_the_products_they_say(k, moved, size, d):
     np.testing.assert_allclose(moves @ moves.T, c @ rows.gram @ c.T, atol=2e-6 * size * scale)
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 def test_a_window_has_rows_of_its_own():
     """Two windows of one block: the same products of the rows, other directions off V."""
     v, zero = jnp.eye(2, 50), jnp.zeros((), jnp.int32)

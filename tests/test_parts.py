@@ -29,7 +29,7 @@ def test_parts_are_the_config_with_some_keys_changed():
     assert parts["other"].dimensions == (40, 50)
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 def test_parts_are_joined_along_a_dimension_of_their_own():
     overrides = ("parts.a={d:[30],n:200}", "parts.b={d:[40],n:300}", "alpha=null", *SHORT)
     parts = mirage.compose(*overrides)

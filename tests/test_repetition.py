@@ -29,6 +29,7 @@ def by_direction(results):
     return medians.squeeze(single, drop=True).transpose("algorithm", ..., "step", "direction")
 
 
+@pytest.mark.optimised
 def test_extragradient_learns_he3_and_he4_and_sgd_does_not():
     results = run("repetita_iuvant", "d=512", "seeds=6")
     last = by_direction(results).isel(step=-1, direction=0)
@@ -37,6 +38,7 @@ def test_extragradient_learns_he3_and_he4_and_sgd_does_not():
     assert (once < 0.3).all()
 
 
+@pytest.mark.optimised
 def test_repetition_of_any_kind_leaves_the_equator():
     results = run("repeated_data", "d=128", "alpha=200", "seeds=6")
     curves = by_direction(results).isel(direction=0)
@@ -70,6 +72,7 @@ def test_directions_are_learnt_in_their_order():
     assert 0 < first[0] < first[1] < first[2]
 
 
+@pytest.mark.optimised
 def test_parity_of_three_escapes_with_and_without_repetition():
     results = run("hard_parity", "d=[24,48]", "seeds=12", "n=600000")
     median = results.escape_samples.median("seed").squeeze().transpose("algorithm", "d")

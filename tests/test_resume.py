@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_the_others_kept(tmp_path, d
     assert [f.suffix for f in journal.folder.iterdir()].count(".unreadable") == 1
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 @pytest.mark.parametrize("stop_after", [1, 2])
 def test_an_interrupted_grid_goes_on_and_ends_with_the_same_bits(tmp_path, stop_after):
     whole, units = simulate(grid()), []
@@ -127,7 +127,7 @@ def test_an_interrupted_grid_goes_on_and_ends_with_the_same_bits(tmp_path, stop_
     same(whole, again)
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 def test_cells_that_raise_are_flagged_and_the_others_kept(monkeypatch):
     train = Executor._train
 

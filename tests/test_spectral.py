@@ -129,6 +129,7 @@ def test_overlaps_at_d_1000_are_those_predicted(loss, design):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_the_optimal_loss_recovers_where_it_is_predicted_to():
     target = PhaseRetrieval()
     found = run(

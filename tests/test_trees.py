@@ -41,6 +41,7 @@ def polynomial(z):
     return (z**2 - 1) / 2 + (z**3 - 3 * z) / 6
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("branches", [1, 3])
 def test_the_mean_and_variance_of_a_label_are_those_of_an_independent_integral(branches):
     """h_i is a sum of independent terms: its law by convolution on a grid, g integrated over it."""
@@ -71,7 +72,7 @@ def test_the_mean_and_variance_of_a_label_are_those_of_an_independent_integral(b
     assert abs(h.var(axis=0) - 1).max() < 5 * ((h**2).std(axis=0) / math.sqrt(count)).max()
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 def test_signs_are_drawn_for_each_seed_and_again_the_same():
     target = Tree(branches=2, width=20)
     first, again, other = (target.drawn(jax.random.key(k)).signs for k in (0, 0, 1))
@@ -104,7 +105,7 @@ def test_the_rank_follows_d_and_shorter_results_are_padded_with_nan(small):
     assert small.sizes["feature"] == 1
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 def test_a_cell_of_a_tree_has_its_numbers_in_any_grid(small):
     alone = grid(d=[30], seeds=2)
     for name in ("test_error", "overlap", "feature_overlap"):
@@ -116,7 +117,7 @@ def test_a_cell_of_a_tree_has_its_numbers_in_any_grid(small):
     assert len(set(errors)) == 3
 
 
-@pytest.mark.optimised
+@pytest.mark.bits
 def test_other_targets_draw_nothing_and_random_streams_are_where_they_were():
     target = Hermite()
     assert target.at(7) is target

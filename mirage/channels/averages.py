@@ -108,11 +108,22 @@ def normal_rule(count: int, width: float, dtype) -> tuple[Array, Array]:
 
 
 def in_blocks(function: Callable, samples, *, floats: int):
-    """A function of one sample that needs so many floats, at all: as many at once as may be."""
-    count, block = len(jax.tree.leaves(samples)[0]), max(1, FLOATS // floats)
-    if count <= block:
+    """A function of one sample that needs so many floats, at all: as many at once as may be.
+
+    Blocks are of one size, the last filled up: another size would be compiled for itself.
+    """
+    count, most = len(jax.tree.leaves(samples)[0]), max(1, FLOATS // floats)
+    if count <= most:
         return jax.vmap(function)(samples)
-    return jax.lax.map(function, samples, batch_size=block)
+    blocks = -(-count // most)
+    size = -(-count // blocks)
+
+    def cut(a):
+        a = jnp.pad(a, [(0, blocks * size - count)] + [(0, 0)] * (a.ndim - 1), mode="edge")
+        return a.reshape(blocks, size, *a.shape[1:])
+
+    values = jax.lax.map(jax.vmap(function), jax.tree.map(cut, samples))
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], values)
 
 
 def scattered_averages(

@@ -143,8 +143,9 @@ def _on_curve(target, y, omega, root):
 
     grid = jnp.stack(jnp.meshgrid(nodes, nodes, indexing="ij"), axis=-1)
     values = jax.lax.stop_gradient(excess(grid))
-    families = [_crossings(excess, slopes, values, nodes, along=i) for i in (0, 1)]
-    z, log_w = (jnp.concatenate(x) for x in zip(*families, strict=True))
+    crossings = jax.vmap(functools.partial(_crossings, excess, slopes, nodes))
+    z, log_w = crossings(jnp.stack([values, values.T]), jnp.array([False, True]))
+    z, log_w = z.reshape(-1, 2), log_w.ravel()
     found = jnp.isfinite(log_w).any()
     single_z, single_w, single_second = _nearest(excess, slopes, values, grid)
     top = jnp.where(found, jax.lax.stop_gradient(log_w).max(), 0)
@@ -160,16 +161,21 @@ def _on_curve(target, y, omega, root):
     )
 
 
-def _crossings(excess, slopes, values, nodes, *, along: int):
-    """Points of {excess = 0} on the lines along z_i (points, 2), and their log weights."""
-    f = jnp.moveaxis(values, along, 0)
+def _crossings(excess, slopes, nodes, f, second):
+    """Points of {excess = 0} on the lines along z_1, or z_2 where `second`; their log weights.
+
+    `f` are the values on the grid, those of a line in a column.
+    """
     change = (f[:-1] < 0) != (f[1:] < 0)
     change &= jnp.isfinite(f[:-1]) & jnp.isfinite(f[1:])
     cell, present = _first_true(change, ROOTS)
 
     def at(x):  # points with z_along = x
-        other = jnp.broadcast_to(nodes[None], x.shape)
-        return jnp.stack([x, other] if along == 0 else [other, x], axis=-1)
+        z = jnp.stack([x, jnp.broadcast_to(nodes[None], x.shape)], axis=-1)
+        return jnp.where(second, z[..., ::-1], z)
+
+    def own(pair):  # of what is along z_1 and along z_2
+        return jnp.where(second, pair[..., 1], pair[..., 0])
 
     start = jnp.take_along_axis(f, cell, axis=0)
     whole = jnp.abs(jnp.take_along_axis(f, cell + 1, axis=0) - start)
@@ -194,7 +200,7 @@ def _crossings(excess, slopes, values, nodes, *, along: int):
     present &= jnp.abs(at_high - at_low) < whole / 4  # else a jump
     x = low - at_low * (high - low) / jnp.where(at_high == at_low, 1, at_high - at_low)
     smallest = jnp.finfo(x.dtype).tiny ** 0.5
-    slope = jax.lax.stop_gradient(slopes(at(x))[..., along])
+    slope = jax.lax.stop_gradient(own(slopes(at(x))))
     slope = jnp.where(jnp.abs(slope) > smallest, slope, 1)
     # Newton's step also carries the derivatives of the point in ω, V and y.
     x = x - excess(at(x)) / slope
@@ -202,11 +208,11 @@ def _crossings(excess, slopes, values, nodes, *, along: int):
     z = at(x)
     gradient = slopes(z)
     square = (gradient**2).sum(axis=-1) + smallest
-    t = jnp.clip(gradient[..., along] ** 2 / square, 1e-12, 1)
+    t = jnp.clip(own(gradient) ** 2 / square, 1e-12, 1)
     log_w = (POWER - 0.5) * jnp.log(t) - jnp.log(t**POWER + (1 - t) ** POWER)
     log_w += _log_normal(z) - jnp.log(square) / 2 + jnp.log(nodes[1] - nodes[0])
     log_w = jnp.where(present, log_w, -jnp.inf)
-    return z.reshape(-1, 2), log_w.ravel()
+    return z, log_w
 
 
 def _first_true(mask: Array, count: int) -> tuple[Int[Array, "count lines"], Array]:
