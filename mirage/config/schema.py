@@ -6,12 +6,14 @@ schema cannot disagree.
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from mirage.experiments.experiment import GROUPS
 from mirage.experiments.search import Search
@@ -84,6 +86,7 @@ class Config:
 KEYS = tuple(field.name for field in dataclasses.fields(Config))
 
 
+@functools.cache
 def schema(option: type[Option]) -> type:
     """A dataclass with the option's settings, typed as far as OmegaConf can check them."""
     fields: list[tuple[str, Any, Any]] = [
@@ -112,7 +115,11 @@ def register() -> None:
     store.store(name="schema", node=Config)
     conf = folder("conf")
     for group, base in OPTION_GROUPS.items():
+        known = store.repo.get(group, {})
         for name, option in base.options().items():
+            held = known.get(f"base_{name}.yaml")
+            if held is not None and OmegaConf.get_type(held.node) is schema(option):
+                continue  # there are ninety, and composing a config takes as long again
             store.store(group=group, name=f"base_{name}", node=schema(option))
             if not (conf / group / f"{name}.yaml").exists():
                 store.store(group=group, name=name, node=schema(option))
