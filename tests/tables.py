@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from mirage.activations import Activation
-from mirage.algorithms import Algorithm, Amp
+from mirage.algorithms import Algorithm, Amp, ThreeLayer
 from mirage.designs import Design
 from mirage.inputs import Gaussian, Inputs
 from mirage.losses import Loss
@@ -34,18 +34,22 @@ TARGETS = [
 LOSSES = [loss for loss in _own(Loss) if loss.name() != "optimal"]
 ACTIVATIONS = [*_own(Activation), Activation.options()["hermite"](degree=5)]
 # Message passing moves r² columns a step, and stops when it has settled: a few steps are enough.
-_AMP = pytest.param(Amp(steps=6, start_steps=4), marks=pytest.mark.slow)
+# A narrow second layer is as good as one of a hundred.
+SMALLER = {
+    "amp": Amp(steps=6, start_steps=4),
+    "three_layer": ThreeLayer(second_width=12),
+}
 # What compiles longest, and does what others do too: among the slow tests.
-_LATE = ("linearised_amp", "full_batch_gd", "gd_and_power_iteration", "three_layer")
-ALGORITHMS = [
-    _AMP
-    if a.name() == "amp"
-    else pytest.param(a, marks=pytest.mark.slow)
-    if a.name() in _LATE
-    else a
-    for a in _own(Algorithm)
-    if not (a.one_pass or a.needs_rows)
-]
+_LATE = (*SMALLER, "linearised_amp", "full_batch_gd", "gd_and_power_iteration")
+
+
+def _in_time(algorithm):
+    smaller = SMALLER.get(algorithm.name(), algorithm)
+    late = algorithm.name() in _LATE
+    return pytest.param(smaller, marks=pytest.mark.slow) if late else smaller
+
+
+ALGORITHMS = [_in_time(a) for a in _own(Algorithm) if not (a.one_pass or a.needs_rows)]
 ONE_PASS = [a for a in _own(Algorithm) if a.one_pass]
 DESIGNS = _own(Design)
 # For what compiles long: the stored design at once, the others among the slow tests.

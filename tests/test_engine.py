@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import QUICK
 from tables import ALGORITHMS, label, target_for
 
 import mirage
@@ -137,7 +138,7 @@ def test_two_processes_share_the_seeds_and_agree_with_one():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    shared = {**os.environ, "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    shared = {**QUICK, "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", PROCESS],

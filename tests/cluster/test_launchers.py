@@ -21,7 +21,7 @@ from mirage import record
 
 SWEEP = [
     *("-m", "+experiment=huber_vs_mse", "theory=null", "d=20,25", "alpha=[4,9]"),
-    *("seeds=32", "algorithm.steps=600", "runtime.memory=4 MB", "runtime.seeds_at_once=1"),
+    *("seeds=16", "algorithm.steps=400", "runtime.memory=4 MB", "runtime.seeds_at_once=1"),
 ]
 # What Hydra is told, and how a sweep ends of which a worker was killed. Ray starts the job again;
 # Slurm cannot say that it died without an accounting database, so that the user ends the wait.
