@@ -308,7 +308,7 @@ def test_trained_after_every_step_is_trained_after_the_last(small):
 
 def errors(algorithm, *, seeds=5, exponent=1.9, network=None, **changes):
     """Test errors of seeds, as an array."""
-    network = network or dataclasses.replace(NETWORK, width=300)
+    network = network or dataclasses.replace(NETWORK, width=200)
     model = {"target": STEEP, "loss": Mse(), "activation": Relu(), "network": network}
     settings = {"d": 64, "exponent": exponent, "seeds": seeds}
     experiment = Experiment(**model, **settings, algorithm=algorithm, runtime=QUIET, **changes)
@@ -323,8 +323,8 @@ def test_a_third_layer_is_worth_samples_between_three_halves_and_two():
     The same seeds have the same targets and samples: differences seed by seed.
     """
     deep = {"steps": 100, "every_step": False}
-    wide = {"second_width": 300, "ridge": 0.03, **deep}
-    two = dataclasses.replace(NETWORK, width=300, output_scale=5 / 300)
+    wide = {"second_width": 200, "ridge": 0.03, **deep}
+    two = dataclasses.replace(NETWORK, width=200, output_scale=5 / 200)
     found = {
         "I": errors(ThreeLayer(scenario="I", **wide)),
         "II": errors(ThreeLayer(scenario="II", **wide)),

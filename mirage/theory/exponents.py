@@ -21,7 +21,9 @@ from mirage.gaussian import (
     contraction,
     gauss_hermite,
     hermite_functions,
+    hermite_lines,
     mean_and_error,
+    multi_indices,
     scattered,
 )
 from mirage.options import require
@@ -32,7 +34,7 @@ from mirage.theory.directions import RANGE, SIGMAS, aligned, depends, tidy
 # The highest degree looked at, by rank; that of a polynomial is its own.
 DEGREES = {1: 12, 2: 8, 3: 6, 4: 4}
 # Nodes of the Gauss-Hermite rule by which polynomials are recognised: exact to degree 2 × 24 − 1.
-NODES = 24
+NODES, HIGHEST = 24, 20
 # Squared coefficients, relative to the variance, that rounding leaves of a zero.
 ROUNDING = 1e-18
 # Randomised rules: (nodes of the known directions, points of the rest on each), by rank.
@@ -117,7 +119,11 @@ def leap(leaps: list[Leap]) -> int | None:
 
 
 def polynomial_degree(target: Target) -> int | None:
-    """The degree of a target that is a polynomial (of degree at most 20), else None."""
+    """The degree of a target that is a polynomial (of degree at most 20), else None.
+
+    Its Hermite coefficients up to that degree, by a rule that is exact for a polynomial's, have to
+    give its values at other points.
+    """
     rank = target.rank
     if rank not in DEGREES:
         return None
@@ -129,13 +135,18 @@ def polynomial_degree(target: Target) -> int | None:
     if not (np.isfinite(g).all() and np.isfinite(scale)):
         return None
     rest, size = wanted.copy(), math.sqrt(float(weights @ g**2))
+    node, weight = gauss_hermite(1, NODES)
+    line = weight * np.stack(hermite_lines(node[:, 0], HIGHEST))
+    coefficients = g.reshape([NODES] * rank)
+    for _ in range(rank):  # the first axis gives way to a last one of degrees
+        coefficients = np.tensordot(coefficients, line, axes=(0, 1))
+    here = [hermite_lines(x, HIGHEST) for x in np.ascontiguousarray(trial.T)]
     degree = 0
-    for k in range(21):
-        functions = zip(hermite_functions(points, k), hermite_functions(trial, k), strict=True)
-        for there, here in functions:
-            coefficient = float((weights * g) @ there)
-            if abs(coefficient) > 1e-10 * size:
-                rest -= coefficient * here
+    for k in range(HIGHEST + 1):
+        for index in multi_indices(rank, k):
+            if abs(coefficients[index]) > 1e-10 * size:
+                factors = (here[axis][power] for axis, power in enumerate(index))
+                rest -= coefficients[index] * functools.reduce(np.multiply, factors)
                 degree = k
         if np.abs(rest).max() < 1e-6 * scale:
             return max(degree, 1)
