@@ -9,6 +9,8 @@ from hypothesis import settings
 from jax._src import compiler
 from jaxtyping import install_import_hook
 
+# For the workers, which start after this: threads of two that share two cores wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Before anything of JAX runs: two CPU devices, and a compilation cache of the test run's own.
 jax.config.update("jax_num_cpu_devices", 2)
 os.environ.setdefault("XDG_CACHE_HOME", tempfile.mkdtemp(prefix="mirage-tests-"))
