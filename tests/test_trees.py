@@ -322,7 +322,7 @@ def test_a_third_layer_is_worth_samples_between_three_halves_and_two():
 
     The same seeds have the same targets and samples: differences seed by seed.
     """
-    deep = {"steps": 100, "every_step": False}
+    deep = {"steps": 60, "every_step": False}
     wide = {"second_width": 200, "ridge": 0.03, **deep}
     two = dataclasses.replace(NETWORK, width=200, output_scale=5 / 200)
     found = {
