@@ -33,7 +33,8 @@ from mirage.theory.directions import RANGE, SIGMAS, aligned, depends, tidy
 
 # The highest degree looked at, by rank; that of a polynomial is its own.
 DEGREES = {1: 12, 2: 8, 3: 6, 4: 4}
-# Nodes of the Gauss-Hermite rule by which polynomials are recognised: exact to degree 2 × 24 − 1.
+# Polynomials are recognised by a Gauss-Hermite rule of NODES a line, exact to degree 2 × 24 − 1, up
+# to the HIGHEST degree.
 NODES, HIGHEST = 24, 20
 # Squared coefficients, relative to the variance, that rounding leaves of a zero.
 ROUNDING = 1e-18
