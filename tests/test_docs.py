@@ -116,8 +116,8 @@ def test_python_runs(text, tmp_path, monkeypatch):
         assert {"recovery.png", "my_run"} <= set(os.listdir(tmp_path))
 
 
-# They take hours and half an hour on two cores.
-WITHOUT_FIGURE = {"depth_advantage_accelerator", "log_d_steps"}
+# It takes hours on two cores.
+WITHOUT_FIGURE = {"depth_advantage_accelerator"}
 
 
 @pytest.mark.parametrize("name", [f.stem for f in sorted((ROOT / "conf/experiment").iterdir())])
