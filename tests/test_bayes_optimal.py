@@ -214,13 +214,13 @@ def test_no_hard_phase():
 
 @pytest.mark.optimised
 def test_a_triple_product_is_hard_for_ever():
-    found = optimal(TRIPLE, np.array([9.0, 10.0]), tolerance=0.05)
-    np.testing.assert_array_equal(found.hard, [False, True])
+    found = optimal(TRIPLE, np.array([8.0, 9.0, 10.0, 11.0]), tolerance=0.05)
+    np.testing.assert_array_equal(found.hard, [False, False, True, True])
     assert (found.alpha_c, found.alpha_alg) == (np.inf, np.inf)
     np.testing.assert_allclose(found.alpha_it, 9.567, atol=0.05)
     # The informed branch is there before it is the better one.
-    assert found.informed.overlap[0].max() > 0.8
-    assert found.energies[0, 1] < found.energies[0, 0]
+    assert found.informed.overlap[1].max() > 0.8
+    assert found.energies[1, 1] < found.energies[1, 0]
     # Against the free energy of guessing, with no overlap at all.
     for alpha, sign in ((9.55, -1), (9.6, 1)):
         (overlap,) = curve(TRIPLE, np.array([alpha]), start="informed").overlap

@@ -244,6 +244,24 @@ def test_an_option_of_a_users_own_file_and_config_folder(tmp_path):
         compose(f"plugins=[{broken}]")
 
 
+def test_an_option_that_is_defined_again_has_its_new_settings():
+    """As in a notebook, whose cell is changed and run again."""
+
+    def define(setting):
+        annotations = {setting: float}
+        return type("Redefined", (Huber,), {"__annotations__": annotations, setting: 1.0})
+
+    first = define("early")
+    assert compose("loss=redefined", "loss.early=2").loss.early == 2.0
+    second = define("late")
+    loss = compose("loss=redefined", "loss.late=3").loss
+    assert isinstance(loss, second)
+    assert loss.late == 3.0
+    with pytest.raises(ConfigError, match="early"):
+        compose("loss=redefined", "loss.early=2")
+    assert issubclass(first, Huber)  # it is still there
+
+
 def test_sweeps_are_files_of_overrides():
     for file in folder("sweeps").glob("*.yaml"):
         content = yaml.safe_load(Path(file).read_text())

@@ -80,9 +80,10 @@ def late(*values):
         (DENSE, {"d": [120], "alpha": [10.0], "seeds": 1, "loss": {"mse": Mse()}}),
         late(DENSE, {"d": [120], "alpha": [10.0], "loss": {"log_cosh": LogCosh(), **LOSSES}}),
         late(DENSE, {"d": [100], "alpha": [5.0], "save_weights": True}),
+        late(DEFERRED, {"alpha": [9.0], "seeds": 1}),
         late(DEFERRED, {"alpha": [9.0, 70.0], "seeds": 2}),
     ],
-    ids=["grid", "seeds", "one loss", "more losses", "one block", "deferred"],
+    ids=["grid", "seeds", "one loss", "more losses", "one block", "deferred", "deferred grid"],
 )
 def test_a_cell_has_the_same_bits_in_any_other_grid(whole, base, other):
     """For MSE, whose dynamics amplify rounding: nothing but the same bits would agree."""
@@ -254,15 +255,14 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.bits
 def test_runs_of_a_grid_load_as_one_dataset(tmp_path):
-    iteration = {"algorithm": PowerIteration(steps=3), "alpha": [8.0, 9.0]}
-    whole = run(d=[40, 50], **iteration)
+    whole = run(d=[40, 50], alpha=[8.0, 9.0])
     for d in (40, 50):
         for name, loss in LOSSES.items():
-            part = run(d=[d], loss=loss, **iteration)
+            part = run(d=[d], alpha=[8.0, 9.0], loss=loss)
             mirage.save(part, tmp_path / f"{d}_{name}")
     loaded = mirage.load(tmp_path)
     assert loaded.cos_best.sizes == {"loss": 2, "d": 2, "alpha": 2, "seed": 3}
-    for name in ("cos_best_trajectory", "overlap_trajectory", "norm"):
+    for name in TRAINED:
         same = whole[name].transpose(*loaded[name].dims).sel(loss=loaded.loss)
         assert np.array_equal(loaded[name], same), name
 

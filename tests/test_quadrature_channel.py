@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special
 
+from mirage.channels.averages import FLOATS, in_blocks
 from mirage.channels.channel import posterior
 from mirage.channels.quadrature import SPACING, Quadrature, ball, quadrature, smallest_noise
 from mirage.targets import (
@@ -27,6 +28,17 @@ from mirage.targets import (
 
 # Compilations of many channels: with the long checks.
 pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 30])
+def test_blocks_of_samples_are_all_of_them_in_their_order(count):
+    """Eight at once at most: one block, whole ones, and a last one that is filled up."""
+    x, y = np.arange(count) + 0.5, np.arange(2 * count).reshape(count, 2) - 3.0
+    one = lambda sample: (sample[0] * sample[1], sample[1].sum())  # noqa: E731
+    product, total = in_blocks(one, (jnp.asarray(x), jnp.asarray(y)), floats=FLOATS // 8)
+    np.testing.assert_allclose(product, x[:, None] * y, rtol=1e-6)
+    np.testing.assert_allclose(total, y.sum(axis=1), rtol=1e-6)
+
 
 # With g in numpy (None for a kernel) and labels that are neither likely nor out of reach, for a
 # wide belief around 0.4 and for a narrow one.

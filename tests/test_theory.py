@@ -29,7 +29,13 @@ from mirage.gaussian import (
 )
 from mirage.losses import Huber, LogCosh, Mse, Preprocessed, PseudoHuber
 from mirage.targets import Committee, Expression, GrandStaircase, Hermite, NoisySign, PhaseRetrieval
-from mirage.theory.exponents import exponent, generative_leaps, information_leaps, leap
+from mirage.theory.exponents import (
+    exponent,
+    generative_leaps,
+    information_leaps,
+    leap,
+    polynomial_degree,
+)
 from mirage.theory.loss_design import best_delta, loss_threshold
 from mirage.theory.loss_matrix import loss_matrix
 from mirage.theory.moments import mean_and_square
@@ -290,8 +296,23 @@ def test_exponents_of_a_target(target, information, generative):
     if generative == [1, 1]:  # all directions at once, or one after the other
         assert exponent(generative_leaps(LabelTables(target, SMALL))) == 1
     else:
-        steps = generative_leaps(LabelTables(target, SMALL if target.rank == 3 else None))
+        steps = generative_leaps(LabelTables(target))
         assert [step.degree for step in steps] == generative
+
+
+@pytest.mark.parametrize(
+    ("text", "degree"),
+    [
+        ("h**20", 20),
+        ("h**21", None),
+        ("He2(h2) - 3*h1**5*h3**2 + h1", 7),  # no two directions alike
+        ("h1*h2**3*h4**2 + h3", 6),
+        ("sign(h1*h2*h3)", None),
+        ("h1**2*h2 + 1e-3*tanh(h3)", None),
+    ],
+)
+def test_the_degree_of_a_polynomial_is_its_own(text, degree):
+    assert polynomial_degree(formula(text)) == degree
 
 
 def test_exponents_of_polynomials_are_exact_and_others_state_a_tolerance():
