@@ -6,6 +6,7 @@ Computed in float64 by low-dimensional Gaussian integrals; no test matrix is dra
 import abc
 import functools
 import inspect
+import itertools
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -259,12 +260,32 @@ def target_integrals(target: Target) -> TargetIntegrals:
 @functools.lru_cache(maxsize=32)
 def _integrals(target: Target) -> TargetIntegrals:
     with double_precision():
-        parts = []
-        for part, active in target.parts():
+        terms = target.parts()
+        parts, means, variances = [], [], []
+        for part, active in terms:
             points, weights = rule(len(active))
-            g = weights * np.asarray(part(jnp.asarray(points)))
-            parts.append((np.asarray(active, np.int32), points, g))
-        return TargetIntegrals(target_square(target), target_mean(target), tuple(parts))
+            g = np.asarray(part(jnp.asarray(points)))
+            parts.append((np.asarray(active, np.int32), points, weights * g))
+            means.append(weights @ g)
+            variances.append(weights @ g**2 - means[-1] ** 2)
+        variance = sum(variances)
+        for i, j in itertools.combinations(range(len(terms)), 2):
+            if not set(terms[i][1]).isdisjoint(terms[j][1]):
+                variance += 2 * (_mean_of_product(terms[i], terms[j]) - means[i] * means[j])
+        mean = sum(means)
+        return TargetIntegrals(float(variance + mean**2), float(mean), tuple(parts))
+
+
+def _mean_of_product(first: Part, second: Part) -> float:
+    """E[f g] of two terms, by an integral over the directions of both."""
+    (f, on_f), (g, on_g) = first, second
+    union = sorted({*on_f, *on_g})
+    points, weights = rule(len(union))
+    of_f, of_g = (
+        np.asarray(part(jnp.asarray(points[:, [union.index(i) for i in active]])))
+        for part, active in ((f, on_f), (g, on_g))
+    )
+    return float(weights @ (of_f * of_g))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -350,31 +371,9 @@ def _beliefs(channel, points, weights, *cells):
 
 def target_mean(target: Target) -> float:
     """E g(h), term by term."""
-    with double_precision():
-        return sum(_mean(part, len(active)) for part, active in target.parts())
+    return target_integrals(target).mean
 
 
 def target_square(target: Target) -> float:
     """E g(h)², term by term where the terms share no direction."""
-    with double_precision():
-        parts = target.parts()
-        total = 0.0
-        for i, first in enumerate(parts):
-            for second in parts[i:]:
-                twice = 1.0 if second is first else 2.0
-                total += twice * _mean_of_product(first, second)
-        return total
-
-
-def _mean_of_product(first: Part, second: Part) -> float:
-    (f, on_f), (g, on_g) = first, second
-    if not set(on_f) & set(on_g):
-        return _mean(f, len(on_f)) * _mean(g, len(on_g))
-    union = sorted(set(on_f) | set(on_g))
-    places_f, places_g = [union.index(i) for i in on_f], [union.index(i) for i in on_g]
-    return _mean(lambda h: f(h[:, places_f]) * g(h[:, places_g]), len(union))
-
-
-def _mean(function, rank: int) -> float:
-    points, weights = rule(rank)
-    return float(jnp.asarray(weights) @ function(jnp.asarray(points)))
+    return target_integrals(target).square

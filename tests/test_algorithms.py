@@ -1,5 +1,7 @@
 """Algorithms against what they claim to be: gradients, power iteration, ridge regression."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -22,9 +24,14 @@ from mirage.targets import Hermite, Parity, Staircase
 
 def problem_of(design, *, n, d, target=None, seed=0, right=200, left=200, **model):
     target = target or Hermite()
-    x = matrix(design, seed, n=n, d=d, right=right, left=left)
     model = {"loss": Huber(), "activation": Cos(), "network": TwoLayer(), **samples(), **model}
-    return draw_problem(jax.random.key(100 + seed), x, jnp.eye(target.rank, d), target, **model)
+
+    @eqx.filter_jit
+    def drawn():
+        x = matrix(design, seed, n=n, d=d, right=right, left=left)
+        return draw_problem(jax.random.key(100 + seed), x, jnp.eye(target.rank, d), target, **model)
+
+    return drawn()
 
 
 @eqx.filter_jit
@@ -109,7 +116,10 @@ def test_power_iteration_is_the_power_of_the_explicit_matrix():
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=label)
-def test_the_trajectory_starts_at_the_start_and_ends_at_the_end(algorithm):
+def test_the_trajectory_starts_at_the_start_ends_at_the_end_and_is_that_of_streamed_rows(algorithm):
+    # Some take one step, whatever is asked.
+    if "steps" in algorithm.settings():
+        algorithm = dataclasses.replace(algorithm, steps=4)
     problem, memory = problem_of(Dense(), n=400, d=30, target=target_for(algorithm))
     result = trained(algorithm, problem, memory)
     trajectory = result["trajectory"]
@@ -125,6 +135,14 @@ def test_the_trajectory_starts_at_the_start_and_ends_at_the_end(algorithm):
     np.testing.assert_allclose(result["gram"], weights @ weights.T, rtol=1e-4, atol=1e-6)
     again = trained(algorithm, problem, memory)
     assert all(map(np.array_equal, jax.tree.leaves(result), jax.tree.leaves(again)))
+    streamed = trained(
+        algorithm, *problem_of(Streamed(), n=400, d=30, target=target_for(algorithm))
+    )
+    for name in ("overlap", "norm"):
+        scale = float(np.abs(trajectory[name]).max())
+        np.testing.assert_allclose(
+            streamed["trajectory"][name], trajectory[name], rtol=1e-4, atol=1e-5 * scale
+        )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -139,9 +157,10 @@ def test_every_named_optimizer_trains_both_stages(name):
     assert np.abs(np.diff(result["trajectory"]["norm"], axis=0)).max() > 0
 
 
-def features_of(problem, weights, *, n, target=None, biases=None):
+def features_of(problem, weights, biases=None):
     biases = jnp.linspace(-1, 1, weights.shape[0]) if biases is None else biases
-    return fresh_features(jax.random.key(3), problem, jnp.asarray(weights, jnp.float32), biases)
+    weights = jnp.asarray(weights, jnp.float32)
+    return eqx.filter_jit(fresh_features)(jax.random.key(3), problem, weights, biases)
 
 
 def test_fresh_features_have_the_law_of_fresh_samples():
@@ -153,7 +172,7 @@ def test_fresh_features_have_the_law_of_fresh_samples():
     identity = Activation.options()["hermite"](degree=1)
     target = Hermite(terms=[[1.0, [1, 0]], [0.0, [0, 1]]])  # y = h1
     problem, _ = problem_of(Dense(), n=n, d=d, activation=identity, target=target)
-    rows, z, y = features_of(problem, weights, n=n, biases=jnp.zeros(4))
+    rows, z, y = features_of(problem, weights, jnp.zeros(4))
     z, y = flat(rows, z), np.asarray(y).reshape(-1)[:n]
     np.testing.assert_allclose(z[:, 3], z[:, 1], atol=1e-5)  # twins stay twins
     joint = np.column_stack([y, z]).astype(np.float64)
@@ -167,7 +186,7 @@ def test_fresh_features_have_the_law_of_fresh_samples():
 
 def test_fresh_samples_are_not_those_of_stage_1():
     problem, _ = problem_of(Dense(), n=4000, d=10, target=Parity(k=1))
-    _, _, y = features_of(problem, np.eye(2, 10), n=4000)
+    _, _, y = features_of(problem, np.eye(2, 10))
     agreement = np.asarray(y).reshape(-1)[:4000] == np.asarray(problem.labels).reshape(-1)[:4000]
     assert abs(agreement.mean() - 0.5) < 5 * 0.5 / np.sqrt(4000)
 
@@ -176,8 +195,8 @@ def test_fresh_samples_are_not_those_of_stage_1():
 def test_readout_gd_ends_at_the_ridge_solution(target):
     problem, _ = problem_of(Dense(), n=3000, d=30, target=target, loss=Mse())
     weights = np.random.default_rng(1).normal(size=(4, 30)) / 2
-    rows, features, labels = features_of(problem, weights, n=3000)
-    ridge = ridge_solution(rows, features, labels, 1e-2)
+    rows, features, labels = features_of(problem, weights)
+    ridge = eqx.filter_jit(ridge_solution)(rows, features, labels, 1e-2)
     design = flat(rows, features).astype(np.float64)
     y = np.asarray(labels).reshape(-1)[:3000].astype(np.float64)
     normal = design.T @ design / 3000 + 1e-2 * np.eye(4)
@@ -198,8 +217,8 @@ def test_readout_gd_ends_at_the_ridge_solution(target):
 def test_readout_gd_is_stationary_for_another_loss():
     problem, _ = problem_of(Dense(), n=2000, d=30, loss=Huber(0.5))
     weights = np.random.default_rng(1).normal(size=(4, 30)) / 2
-    rows, features, labels = features_of(problem, weights, n=2000)
-    a = readout_gd(
+    rows, features, labels = features_of(problem, weights)
+    a = eqx.filter_jit(readout_gd)(
         problem,
         rows,
         features,

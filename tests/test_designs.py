@@ -21,10 +21,15 @@ from mirage.network import TwoLayer
 
 def matrix(design, seed=0, *, n, d, right=64, left=64, n_max=None, inputs=Gaussian()):  # noqa: B008
     n_max = n_max or n
-    keys = jax.random.split(jax.random.key(seed), 1)
-    drawn = jax.vmap(lambda key: design.draw(key, inputs, n_max=n_max, d=d))(keys)
     size = {"n_max": n_max, "d": d, "right": right, "left": left}
-    return design.matrix(drawn, 0, n, inputs, **size)
+
+    @eqx.filter_jit
+    def drawn():
+        keys = jax.random.split(jax.random.key(seed), 1)
+        stored = jax.vmap(lambda key: design.draw(key, inputs, n_max=n_max, d=d))(keys)
+        return design.matrix(stored, 0, n, inputs, **size)
+
+    return drawn()
 
 
 @eqx.filter_jit
@@ -56,13 +61,16 @@ def test_rows_fold_map_mean_and_gram_see_the_first_count_rows_alone(count, spare
     rows = Rows.of(count, capacity=count + spare, size=size)
     values = np.random.default_rng(seed).normal(size=(rows.blocks, 3, size)).astype(np.float32)
     kept = flat(rows, values)
-    squares = rows.map(lambda block, v: v * v, jnp.asarray(values))
+
+    @jax.jit
+    def seen(rows, values):
+        squares = rows.map(lambda block, v: v * v, values)
+        return squares, rows.mean(lambda v: v, values), rows.gram(squares, squares)
+
+    squares, mean, gram = map(np.asarray, seen(rows, values))
     np.testing.assert_allclose(flat(rows, squares), kept**2, rtol=1e-6)
-    assert float(jnp.abs(squares).sum()) == pytest.approx(float((kept**2).sum()), rel=1e-4)
-    np.testing.assert_allclose(
-        rows.mean(lambda v: v, jnp.asarray(values)), kept.mean(0), rtol=1e-4, atol=1e-5
-    )
-    gram = rows.gram(squares, squares)
+    assert np.abs(squares).sum() == pytest.approx((kept**2).sum(), rel=1e-4)
+    np.testing.assert_allclose(mean, kept.mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(gram, (kept**2).T @ kept**2, rtol=1e-4)
 
 
@@ -107,10 +115,15 @@ def test_both_products_belong_to_one_matrix(design, n):
 def test_rows_beyond_the_sample_size_are_zero_and_pull_back_is_both_products(design):
     x = matrix(design, n=300, d=40, n_max=5000)
     v = jax.random.normal(jax.random.key(1), (2, 40))
-    z, memory = x.forward(v, x.memory())
-    assert float(jnp.abs(jnp.moveaxis(z, 1, -1).reshape(-1, 2)[300:]).max()) == 0
-    back, _ = x.backward(x.rows.map(lambda _, block: jnp.sin(block), z), memory)
-    pulled, sums, _ = x.pull_back(lambda z: (jnp.sin(z), z), v, (), x.memory())
+
+    @eqx.filter_jit
+    def products(x):
+        z, memory = x.forward(v, x.memory())
+        back, _ = x.backward(x.rows.map(lambda _, block: jnp.sin(block), z), memory)
+        return z, back, *x.pull_back(lambda z: (jnp.sin(z), z), v, (), x.memory())[:2]
+
+    z, back, pulled, sums = products(x)
+    assert np.abs(np.moveaxis(np.asarray(z), 1, -1).reshape(-1, 2)[300:]).max() == 0
     np.testing.assert_allclose(pulled, back, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(sums, flat(x.rows, z).sum(0), rtol=1e-4, atol=1e-3)
 
@@ -128,17 +141,22 @@ def test_dense_rows_for_a_smaller_n_are_the_first_for_a_larger_one():
 def gd_problem(design, seed, *, n, d, algorithm, network=None, wrap=lambda x: x):
     network = network or TwoLayer()
     right, left = algorithm.queries(network, 2)
-    x = matrix(design, seed, n=n, d=d, right=right + 2, left=max(1, left))
-    return draw_problem(
-        jax.random.fold_in(jax.random.key(5), seed),
-        wrap(x),
-        jnp.eye(2, d),
-        target_for(algorithm),
-        loss=Huber(),
-        activation=Cos(),
-        network=network,
-        **samples(),
-    )
+
+    @eqx.filter_jit
+    def drawn():
+        x = matrix(design, seed, n=n, d=d, right=right + 2, left=max(1, left))
+        return draw_problem(
+            jax.random.fold_in(jax.random.key(5), seed),
+            wrap(x),
+            jnp.eye(2, d),
+            target_for(algorithm),
+            loss=Huber(),
+            activation=Cos(),
+            network=network,
+            **samples(),
+        )
+
+    return drawn()
 
 
 @pytest.mark.slow
@@ -146,7 +164,7 @@ def gd_problem(design, seed, *, n, d, algorithm, network=None, wrap=lambda x: x)
 def test_query_bases_stay_orthonormal_over_40_steps_with_twin_neurons(weight_decay):
     algorithm = LayerwiseGd(steps=40, step_size=2.0, weight_decay=weight_decay)
     problem, memory = gd_problem(Deferred(), 0, n=4000, d=300, algorithm=algorithm)
-    state = algorithm.init(jax.random.key(3), problem, memory)
+    state = eqx.filter_jit(algorithm.init)(jax.random.key(3), problem, memory)
 
     @jax.jit
     def step(state, problem):
@@ -305,5 +323,5 @@ def test_deferred_refuses_more_queries_than_rows_or_columns():
 def test_power_iteration_on_deferred_keeps_its_norms_finite():
     algorithm = PowerIteration(steps=10, step_size=1.0)
     problem, memory = gd_problem(Deferred(), 0, n=3000, d=200, algorithm=algorithm)
-    result = train(jax.random.key(0), algorithm, problem, memory)
+    result = eqx.filter_jit(train)(jax.random.key(0), algorithm, problem, memory)
     assert np.isfinite(result["gram"]).all()

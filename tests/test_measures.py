@@ -33,6 +33,7 @@ from mirage.targets import (
     Expression,
     GrandStaircase,
     Hermite,
+    Hierarchical,
     NoisySign,
     Parity,
     PhaseRetrieval,
@@ -115,6 +116,7 @@ def test_a_network_equal_to_the_target_has_no_error():
     assert committee == pytest.approx(0, abs=1e-11)
 
 
+TERMS = 1 / np.arange(1.0, 501)
 SQUARES = [
     (PhaseRetrieval(), 3),
     (PhaseRetrieval(power=1.0), 1),
@@ -127,6 +129,8 @@ SQUARES = [
     (Expression("h1*h2 + h2*h3 + h1*h2"), 5),
     (NoisySign(), 2 / math.pi * math.asin(2 / 3)),
     (Committee(link="erf"), 1 / math.pi * math.asin(2 / 3)),
+    # Σ_k a_k h_k² has mean Σ a_k and variance 2 Σ a_k².
+    (Hierarchical(features=500, gamma=1.0, link="h**2"), 2 * (TERMS**2).sum() + TERMS.sum() ** 2),
 ]
 
 

@@ -1,7 +1,6 @@
 """One-pass SGD: the block recursion against the plain loop, and the chain against it in law."""
 
-import functools
-
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +33,9 @@ from mirage.wishart import chi_square, wishart_root
 QUIET = Default(progress=False)
 UNIT = TwoLayer(width=1, symmetric=False, initial_norm=1.0, output="ones", start="aligned")
 TWO = TwoLayer(width=2, symmetric=False, initial_norm=0.7, output="alternating")
+
+
+trained = eqx.filter_jit(train)
 
 
 def late(*values):
@@ -112,9 +114,7 @@ def test_blocks_do_what_a_plain_loop_does(kind, changes, spherical):
     network = TwoLayer(width=3, symmetric=False, initial_norm=0.8, initial_bias_scale=0.5)
     n, d, key = 200 // algorithm.batch_size * algorithm.batch_size, 25, jax.random.key(5)
     problem = one_pass_problem(algorithm, n=n, d=d, target=SingleIndex(noise=0.1), network=network)
-    result = jax.jit(functools.partial(train, algorithm=algorithm))(
-        key, problem=problem, memory=None
-    )
+    result = trained(key, algorithm, problem, None)
     expected = plainly(algorithm, problem, n, key)
     moved = np.abs(
         expected - np.asarray(network.init(jax.random.split(key, 3)[0], problem.directions)[1])
@@ -134,7 +134,7 @@ def test_marks_do_not_change_what_is_drawn():
     for saves in (3, 50):
         algorithm = OnlineSgd(saves=saves)
         problem = one_pass_problem(algorithm, n=333, d=40, target=target, network=network)
-        results.append(train(key, algorithm, problem, None))
+        results.append(trained(key, algorithm, problem, None))
     np.testing.assert_allclose(results[0]["weights"], results[1]["weights"], atol=1e-5)
 
 
@@ -193,15 +193,20 @@ def test_rows_drawn_or_not_and_the_chain_are_one_law(kind, changes, network, tar
 def test_rows_never_drawn_have_the_products_they_say(k, moved, size, d):
     """(C X) Vᵀ = C (V Xᵀ)ᵀ and (C X)(C X)ᵀ = C K Cᵀ, twice the same V included."""
     key_v, key_c, key = jax.random.split(jax.random.key(d), 3)
-    v = jax.random.normal(key_v, (k, d))
-    v = v.at[-1].set(v[0])
-    c = jax.random.normal(key_c, (moved, size))
-    zero = jnp.zeros((), jnp.int32)
-    rows = deferred_rows(key, Window(zero, zero, zero + size), v, size=size, moved=moved)
-    moves = rows.combine(c)
+
+    @jax.jit
+    def drawn():
+        v = jax.random.normal(key_v, (k, d))
+        v = v.at[-1].set(v[0])
+        c = jax.random.normal(key_c, (moved, size))
+        zero = jnp.zeros((), jnp.int32)
+        rows = deferred_rows(key, Window(zero, zero, zero + size), v, size=size, moved=moved)
+        return v, c, rows.products, rows.gram, rows.combine(c)
+
+    v, c, products, gram, moves = map(np.asarray, drawn())
     scale = np.sqrt(size) * d
-    np.testing.assert_allclose(moves @ v.T, c @ rows.products.T, atol=2e-6 * scale)
-    np.testing.assert_allclose(moves @ moves.T, c @ rows.gram @ c.T, atol=2e-6 * size * scale)
+    np.testing.assert_allclose(moves @ v.T, c @ products.T, atol=2e-6 * scale)
+    np.testing.assert_allclose(moves @ moves.T, c @ gram @ c.T, atol=2e-6 * size * scale)
 
 
 @pytest.mark.bits
@@ -231,11 +236,12 @@ def test_order_parameters_start_as_weights_do(network):
     def alone(key):
         return network.init_order_parameters(key, rank=rank, d=d)
 
-    for moment in (lambda v: v, jnp.square, jnp.abs):
-        first, second = (
-            [np.asarray(moment(v), np.float64).reshape(count, -1) for v in jax.vmap(f)(keys)]
-            for f in (from_weights, alone)
-        )
+    drawn = [
+        [np.asarray(v, np.float64).reshape(count, -1) for v in jax.jit(jax.vmap(f))(keys)]
+        for f in (from_weights, alone)
+    ]
+    for moment in (lambda v: v, np.square, np.abs):
+        first, second = ([moment(v) for v in values] for values in drawn)
         for a, b in zip(first, second, strict=True):
             error = np.sqrt((a.var(axis=0) + b.var(axis=0)) / count)
             scale = network.initial_norm
@@ -419,7 +425,7 @@ def test_cells_that_cannot_run_are_refused(changes, message):
 def test_marks_rise_from_nothing_to_every_sample(n, saves, batch_size):
     algorithm = OnlineSgd(saves=saves, batch_size=batch_size)
     n = max(n, saves * batch_size)
-    marks = np.asarray(algorithm.schedule(jnp.asarray(n, jnp.int32)), np.int64)
+    marks = np.asarray(jax.jit(algorithm.schedule)(jnp.asarray(n, jnp.int32)), np.int64)
     assert len(marks) == saves + 1
     assert marks[0] == 0
     assert marks[-1] == n // batch_size * batch_size

@@ -161,5 +161,10 @@ def test_commands_for_jobs_are_those_of_the_command_line(text, where, tmp_path):
             continue  # the same
         with pytest.raises(ConfigError, match=where):
             compose_config(["+experiment=evil", launcher], config_dir=str(tmp_path))
+
+
+def test_commands_for_jobs_may_be_given_on_the_command_line(tmp_path):
+    (tmp_path / "hydra" / "launcher").mkdir(parents=True)
+    (tmp_path / "hydra" / "launcher" / "mine.yaml").write_text(LAUNCHER)
     compose_config(["hydra/launcher=mine"], config_dir=str(tmp_path))
     compose_config(["runtime=slurm", "hydra.launcher.setup=[module load cuda]"])

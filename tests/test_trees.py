@@ -105,7 +105,6 @@ def test_the_rank_follows_d_and_shorter_results_are_padded_with_nan(small):
     assert small.sizes["feature"] == 1
 
 
-@pytest.mark.bits
 def test_a_cell_of_a_tree_has_its_numbers_in_any_grid(small):
     alone = grid(d=[30], seeds=2)
     for name in ("test_error", "overlap", "feature_overlap"):
@@ -117,7 +116,6 @@ def test_a_cell_of_a_tree_has_its_numbers_in_any_grid(small):
     assert len(set(errors)) == 3
 
 
-@pytest.mark.bits
 def test_other_targets_draw_nothing_and_random_streams_are_where_they_were():
     target = Hermite()
     assert target.at(7) is target

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from processes import QUICK, SAME_BITS
+from test_main import command
 from test_resume import same
 
 import mirage
@@ -38,7 +39,8 @@ LAST = {
 NEEDED = {"ray": "hydra_ray_launcher"}
 # Daemons are where a user's own path may not lead.
 SYSTEM = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-ONE = {**QUICK, **SAME_BITS, "NPROC": "1"}
+ALONE = {**SAME_BITS, "NPROC": "1"}
+ONE = {**QUICK, **ALONE}
 
 
 @pytest.fixture
@@ -88,8 +90,7 @@ def wait_for_the_others(folder: Path) -> None:
 def undisturbed(tmp_path_factory):
     """The results of the sweep by the basic launcher, that nothing kills."""
     place = tmp_path_factory.mktemp("undisturbed")
-    run = [sys.executable, "-m", "mirage", *SWEEP, "hydra.sweep.dir=plain"]
-    done = subprocess.run(run, cwd=place, env=ONE, capture_output=True, text=True)
+    done = command(*SWEEP, "hydra.sweep.dir=plain", cwd=place, **ALONE)
     assert done.returncode == 0, done.stderr
     return mirage.load(place / "plain")
 
@@ -113,7 +114,6 @@ def test_a_worker_is_killed_in_mid_sweep(launcher, environment, undisturbed, tmp
     assert again.returncode == 0, again.stderr
     assert states(folder) == ["finished"] * 2
     # The basic launcher finds it all, and has the same numbers.
-    plain = [sys.executable, "-m", "mirage", *SWEEP]
-    found = subprocess.run(plain, cwd=tmp_path, env=ONE, capture_output=True, text=True)
+    found = command(*SWEEP, cwd=tmp_path, **ALONE)
     assert found.stdout.count("finished already") == 2
     same(mirage.load(folder), undisturbed)
