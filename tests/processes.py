@@ -6,6 +6,7 @@ it reads a request a line and answers with the exit code.
 
 import atexit
 import functools
+import gc
 import importlib
 import json
 import os
@@ -26,6 +27,8 @@ QUICK = {
 # For what compares bits: with plain fusions they depend on the number of threads and of cells.
 SAME_BITS = {"XLA_FLAGS": ""}
 MODULES = [f"mirage.{name}" for name in ("diagnose", "gather", "report", "status")]
+# What a command imports when it comes to it.
+LATER = ("scipy.stats", "matplotlib.backends.backend_pdf", "netCDF4")
 LIMIT_S = 300
 
 
@@ -58,9 +61,12 @@ def _server() -> subprocess.Popen[str]:
 def _serve() -> None:
     importlib.import_module("mirage.command_line")
     importlib.import_module("hydra.core.plugins").Plugins.instance()  # looks for plugins
+    for name in LATER:
+        importlib.import_module(name)
     for name in MODULES:
         importlib.import_module(name)
         del sys.modules[name]  # to run as scripts
+    gc.freeze()  # so that no child looks through what all of them share
     while line := sys.stdin.readline():
         child = os.fork()
         if child == 0:
