@@ -139,6 +139,23 @@ def test_the_mean_square_of_a_target(target, square):
     assert target_square(target) == pytest.approx(square, rel=1e-10)
 
 
+def test_a_term_that_shares_no_direction_is_evaluated_once():
+    """However many there are: E g² of a hundred features would take ten seconds otherwise."""
+    seen = []
+
+    class Counted(Hierarchical):
+        def parts(self):
+            def counted(k, part):
+                return lambda h: (seen.append(k), part(h))[1]
+
+            parts = enumerate(super().parts())
+            return [(counted(k, part), active) for k, (part, active) in parts]
+
+    target = Counted(features=20, link="h")
+    assert target_square(target) == pytest.approx((target.amplitudes() ** 2).sum(), rel=1e-10)
+    assert seen == list(range(20))
+
+
 def test_a_zero_readout_leaves_the_mean_square_of_the_target():
     for target, square in SQUARES[:2]:
         assert error_of(target, Tanh(), [0.0], random(4)) == pytest.approx(square, rel=1e-10)
