@@ -22,6 +22,7 @@ from typing import NoReturn
 QUICK = {
     **os.environ,
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
     "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 }
 # For what compares bits: with plain fusions they depend on the number of threads and of cells.
