@@ -3,14 +3,22 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import log_ndtr
+from jax.scipy.special import erf, log_ndtr
 from jaxtyping import Array, Float
 
-from mirage.channels.averages import graded, remaining, scattered_averages, symmetric_root
+from mirage.channels.averages import (
+    SMALLEST,
+    graded,
+    remaining,
+    scattered_averages,
+    symmetric_root,
+)
 from mirage.channels.channel import Channel, Information, Output, mixture
 from mirage.channels.sign_pairs import pair_output
 from mirage.channels.sign_triples import both_sides, given_first
@@ -38,29 +46,49 @@ def sign_output(
     return given_first(h1, widths, sign[None] * sides, omega, covariance)
 
 
-def log_probability(
-    sign: Float[Array, "*batch"], omega: Float[Array, " k *batch"], scale: Float[Array, " k"]
-) -> Float[Array, "*batch"]:
-    """log P(sign(h1 ... hk) = sign) for independent h_i ~ N(ω_i, scale_i²).
+def both_outputs(omega: Float[Array, " k *batch"], covariance: Float[Array, "k k"]) -> Output:
+    """`sign_output` for s = 1 and −1, a leading axis of the batch: one program for the two."""
+    shape = (2, *omega.shape[1:])
+    s = jnp.asarray([1.0, -1.0], omega.dtype).reshape(2, *(1,) * (omega.ndim - 1))
+    omega = jnp.broadcast_to(omega[:, None], (len(omega), *shape))
+    return sign_output(jnp.broadcast_to(s, shape), omega, covariance)
 
-    All terms are positive and added in logs: 1 ± Π erf would cancel where one sign is certain.
+
+class SignLaw(NamedTuple):
+    """log P(s|ω) for s = 1 and −1, (2, *batch), and its slopes in ω, (k, 2, *batch)."""
+
+    log_probability: Float[Array, " two *batch"]
+    slopes: Float[Array, " k two *batch"]
+
+
+def independent_signs(omega: Sequence[Float[Array, "..."]], scale: Float[Array, " k"]) -> SignLaw:
+    """The law of s = sign(h1 ... hk) for independent h_i ~ N(ω_i, scale_i²).
+
+    The ω_i may be lines of a grid, shapes that broadcast: what depends on one is computed on its
+    line. Terms of P(s|ω) are positive and added in logs, as 1 ± Π erf would cancel where one sign
+    is certain, and both the density and P are far below what a number can hold in
+
+        ∂ log P(s|ω)/∂ω_i = s φ(z_i)/scale_i Π_{j≠i} erf(z_j/√2) / P(s|ω),    z_i = ω_i/scale_i.
     """
-    z = omega / scale.reshape(-1, *(1,) * (omega.ndim - 1))
-    sides = jnp.stack([log_ndtr(z), log_ndtr(-z)])
-    patterns = [p for p in itertools.product((0, 1), repeat=len(omega)) if sum(p) % 2 == 0]
-    same, other = (
-        jax.nn.logsumexp(
-            jnp.stack(
-                [
-                    sum(sides[s, i] for i, s in enumerate(((p[0] + flip) % 2, *p[1:])))
-                    for p in patterns
-                ]
-            ),
-            axis=0,
-        )
-        for flip in (0, 1)
-    )
-    return jnp.where(sign > 0, same, other)
+    z = [o[None] / width for o, width in zip(omega, scale, strict=True)]
+    places = range(len(z))
+    sides = [(log_ndtr(one), log_ndtr(-one)) for one in z]
+
+    def log_of(parity):
+        chosen = [p for p in itertools.product((0, 1), repeat=len(z)) if sum(p) % 2 == parity]
+        terms = [sum(sides[i][side] for i, side in enumerate(pattern)) for pattern in chosen]
+        return jax.nn.logsumexp(jnp.stack(terms), axis=0)
+
+    log_p = jnp.concatenate([log_of(0), log_of(1)])
+    s = jnp.asarray([1.0, -1.0], log_p.dtype).reshape(2, *(1,) * (log_p.ndim - 1))
+    erfs = [erf(one / math.sqrt(2)) for one in z]
+
+    def slope(i):
+        log_density = -(z[i] ** 2) / 2 - math.log(2 * math.pi) / 2
+        others = math.prod(erfs[j] for j in places if j != i)
+        return s * jnp.exp(log_density - log_p) * others / scale[i]
+
+    return SignLaw(log_p, jnp.stack([slope(i) for i in places]))
 
 
 class SignProduct(Channel):
@@ -106,13 +134,8 @@ class SignProduct(Channel):
         covariance = self._wide(covariance)
         if self._certain:
             return sign_output(prepared[0], omega, covariance)
-        sides = [sign_output(jnp.full_like(omega[0], s), omega, covariance) for s in (1.0, -1.0)]
-        log_weights = prepared + jnp.stack([side.log_evidence for side in sides])
-        return mixture(
-            log_weights,
-            jnp.stack([side.score for side in sides], axis=1),
-            jnp.stack([side.curvature for side in sides], axis=2),
-        )
+        both = both_outputs(omega, covariance)
+        return mixture(prepared + both.log_evidence, both.score, both.curvature)
 
     def _wide(self, covariance):
         eye = jnp.eye(self.k, dtype=covariance.dtype)
@@ -126,7 +149,7 @@ class SignProduct(Channel):
     def information(self, overlap):
         """By tensor rules; at k = 3 over a diagonal Q, or with `full` over scattered points."""
         if self.k < 3:
-            return self._tensor(overlap, sign_output, halves=1)
+            return self._tensor(overlap)
         return self._scattered(overlap) if self.full else self._separable(overlap)
 
     @property
@@ -173,33 +196,38 @@ class SignProduct(Channel):
             (weights * mean**2).sum(),
         )
 
-    def _tensor(self, overlap, output, *, halves):
-        """Over the grid of ω, of which `halves` lines are symmetric: ω_i and −ω_i are alike."""
-        v = remaining(overlap)
-        nodes = NODES[self.k]
-        lines = [graded(nodes, jnp.sqrt(v[i, i])) for i in range(self.k)]
-        for i in range(halves):
-            points, weights = lines[i]
-            lines[i] = points[nodes // 2 :], 2 * weights[nodes // 2 :]
-        x = jnp.stack(jnp.meshgrid(*(x for x, _ in lines), indexing="ij"))
-        w = jnp.ones((), overlap.dtype)
-        for _, line in lines:
-            w = w[..., None] * line.reshape(*(1,) * w.ndim, -1)
+    def _tensor(self, overlap):
+        """Over a grid of ω, half of its first line: ω and −ω are alike."""
+        lines, w = self._grid(overlap, halves=1)
+        x = jnp.stack(jnp.meshgrid(*lines, indexing="ij"))
         omega = jnp.tensordot(symmetric_root(overlap), x, axes=1)
-        sides = [output(jnp.full_like(w, s), omega, self._wide(v)) for s in (1.0, -1.0)]
-        log_s = jnp.stack([side.log_evidence for side in sides])
-        scores = jnp.stack([side.score for side in sides], axis=1)
-        return self._average(w, log_s, scores)
+        v = self._wide(remaining(overlap))
+        both = both_outputs(omega, v)
+        return self._average(w, both.log_evidence, both.score)
 
     def _separable(self, overlap):
-        def output(sign, omega, covariance):
-            scale = jnp.sqrt(jnp.diag(covariance))
-            total = lambda o: log_probability(sign, o, scale).sum()  # noqa: E731
-            value = log_probability(sign, omega, scale)
-            return Output(value, jax.grad(total)(omega), jnp.zeros(()))
+        """Over the diagonal of Q: every sign of every direction can be moved into the label's."""
+        lines, w = self._grid(overlap, halves=self.k)
+        widths = jnp.sqrt(jnp.diag(overlap) + SMALLEST)
+        omega = [
+            (width * line).reshape(*(1,) * i, -1, *(1,) * (self.k - 1 - i))
+            for i, (width, line) in enumerate(zip(widths, lines, strict=True))
+        ]
+        v = self._wide(remaining(overlap))
+        law = independent_signs(omega, jnp.sqrt(jnp.diag(v)))
+        return self._average(w, law.log_probability, law.slopes)
 
-        # Every sign of every direction alone can be moved into that of the label.
-        return self._tensor(jnp.diag(jnp.diag(overlap)), output, halves=self.k)
+    def _grid(self, overlap, *, halves):
+        """Lines of the grid of ω, of which `halves` are half ones, and the weights on it."""
+        v, nodes = remaining(overlap), NODES[self.k]
+        rules = [graded(nodes, jnp.sqrt(v[i, i])) for i in range(self.k)]
+        for i in range(halves):
+            points, weights = rules[i]
+            rules[i] = points[nodes // 2 :], 2 * weights[nodes // 2 :]
+        w = jnp.ones((), overlap.dtype)
+        for _, weights in rules:
+            w = w[..., None] * weights.reshape(*(1,) * w.ndim, -1)
+        return [points for points, _ in rules], w
 
     def _scattered(self, overlap):
         def draw(h, u):

@@ -21,7 +21,7 @@ from mirage.channels.averages import (
 from mirage.channels.channel import Channel, Information
 from mirage.channels.line_level_set import LineLevelSet, line_level_set
 from mirage.channels.sign_triples import SIDE_NODES, both_sides, given_first
-from mirage.channels.signs import log_probability, sign_output
+from mirage.channels.signs import independent_signs, sign_output
 from mirage.options import require
 from mirage.precision import double_precision
 from mirage.targets import Target, evaluation
@@ -173,17 +173,11 @@ class FirstAndSign(Channel):
         """
         (x2, w2), (x3, w3) = (graded(PAIRS, jnp.sqrt(v[i])) for i in (1, 2))
         x2, w2 = x2[PAIRS // 2 :], 2 * w2[PAIRS // 2 :]
-        grid = jnp.stack(jnp.meshgrid(x2, x3, indexing="ij")).reshape(2, -1)
-        omega, scale = jnp.sqrt(q[1:, None] + 1e-24) * grid, jnp.sqrt(v[1:])
-        one = jnp.ones_like(grid[0])
-        log_pair = jnp.stack([log_probability(s * one, omega, scale) for s in (1.0, -1.0)])
-        z = omega / scale[:, None]
-        # In logs: both the density and the probability are far below what a number can hold.
-        log_density = -(z**2) / 2 - math.log(2 * math.pi) / 2
-        sides = jnp.asarray([1.0, -1.0], z.dtype)[:, None, None]
-        slopes = sides * jnp.exp(log_density[None] - log_pair[:, None])
-        slopes = slopes * erf(z[::-1] / math.sqrt(2))[None] / scale[None, :, None]
-        return log_pair, slopes, (w2[:, None] * w3[None]).ravel()
+        roots, scale = jnp.sqrt(q[1:] + 1e-24), jnp.sqrt(v[1:])
+        law = independent_signs([roots[0] * x2[:, None], roots[1] * x3[None]], scale)
+        pairs = (w2[:, None] * w3[None]).ravel()
+        slopes = law.slopes.swapaxes(0, 1).reshape(2, 2, -1)
+        return law.log_probability.reshape(2, -1), slopes, pairs
 
     def _sides(self, y, omega1, variance):
         """log W₊, log W₋ and the means of (h1 − ω1)/V11 in each, (2, *labels, ω1)."""

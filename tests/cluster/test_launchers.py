@@ -40,7 +40,6 @@ NEEDED = {"ray": "hydra_ray_launcher"}
 # Daemons are where a user's own path may not lead.
 SYSTEM = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 ALONE = {**SAME_BITS, "NPROC": "1"}
-ONE = {**QUICK, **ALONE}
 
 
 @pytest.fixture
@@ -51,14 +50,14 @@ def environment(request, tmp_path):
     if importlib.util.find_spec(f"hydra_plugins.{plugin}") is None:
         pytest.skip(f"needs {plugin}, an optional extra")
     if launcher != "slurm":
-        yield ONE
+        yield ALONE
         return
     here = all(shutil.which(one, path=SYSTEM) for one in ("slurmctld", "slurmd", "munged"))
     if os.getuid() != 0 or not here:
         pytest.skip("needs the packages slurm-wlm and munge, and root to start them")
     script, folder = Path(__file__).with_name("slurm"), tmp_path / "slurm"
     subprocess.run([script, "start", folder], check=True)
-    yield {**ONE, "SLURM_CONF": str(folder / "slurm.conf")}
+    yield {**ALONE, "SLURM_CONF": str(folder / "slurm.conf")}
     subprocess.run([script, "stop", folder], check=True)
 
 
@@ -101,7 +100,7 @@ def test_a_worker_is_killed_in_mid_sweep(launcher, environment, undisturbed, tmp
     how, code = LAUNCHERS[launcher]
     run = [sys.executable, "-m", "mirage", *SWEEP, *how]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(run, cwd=tmp_path, env=environment, **pipes)
+    process = subprocess.Popen(run, cwd=tmp_path, env=QUICK | environment, **pipes)
     folder = kill_a_worker(tmp_path / "outputs" / "huber_vs_mse", process)
     if code == 130:
         wait_for_the_others(folder)
@@ -110,7 +109,7 @@ def test_a_worker_is_killed_in_mid_sweep(launcher, environment, undisturbed, tmp
     assert process.returncode == code, errors
     assert LAST[code] in errors
     assert "Traceback" not in errors
-    again = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    again = command(*SWEEP, *how, cwd=tmp_path, **environment)
     assert again.returncode == 0, again.stderr
     assert states(folder) == ["finished"] * 2
     # The basic launcher finds it all, and has the same numbers.
