@@ -134,8 +134,13 @@ class SignProduct(Channel):
         covariance = self._wide(covariance)
         if self._certain:
             return sign_output(prepared[0], omega, covariance)
-        both = both_outputs(omega, covariance)
-        return mixture(prepared + both.log_evidence, both.score, both.curvature)
+        # One after the other: side by side, blocks of rows take a fifth longer.
+        sides = [sign_output(jnp.full_like(omega[0], s), omega, covariance) for s in (1.0, -1.0)]
+        return mixture(
+            prepared + jnp.stack([side.log_evidence for side in sides]),
+            jnp.stack([side.score for side in sides], axis=1),
+            jnp.stack([side.curvature for side in sides], axis=2),
+        )
 
     def _wide(self, covariance):
         eye = jnp.eye(self.k, dtype=covariance.dtype)
