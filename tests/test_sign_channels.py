@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.scipy.special import erf
 from scipy.stats import multivariate_normal
 
 from mirage.channels.channel import posterior
 from mirage.channels.registry import channel_of, make_channel
 from mirage.channels.sign_pairs import same_sign
-from mirage.channels.signs import SignProduct
+from mirage.channels.signs import SignProduct, independent_signs
 from mirage.targets import (
     Expression,
     FlippedParity,
@@ -79,6 +80,28 @@ def test_far_out_nothing_overflows(far):
             out = same_sign(*(jnp.asarray(x, dtype) for x in (far, -far, 0.3)))
             values = [out.log_probability, *out.first, *out.second]
         assert np.isfinite(np.asarray(values)).all()
+
+
+def test_the_law_of_independent_signs_on_lines_is_that_on_a_grid():
+    """P(s) = (1 + s Π erf(z_i/√2))/2, slopes by differentiation, and finite where P vanishes."""
+    rng = np.random.default_rng(3)
+    lines, scale = [rng.normal(size=n) for n in (4, 5, 6)], np.array([0.5, 1.0, 2.0])
+    grid = np.stack(np.meshgrid(*lines, indexing="ij"))
+
+    def expected(omega, sign):
+        z = omega / scale.reshape(3, 1, 1, 1)
+        return jnp.log1p(sign * erf(z / np.sqrt(2)).prod(axis=0)) - np.log(2)
+
+    with jax.enable_x64(True):
+        omega = [jnp.asarray(x).reshape(np.roll((-1, 1, 1), i)) for i, x in enumerate(lines)]
+        law = independent_signs(omega, jnp.asarray(scale))
+        for place, sign in enumerate((1.0, -1.0)):
+            value, pull = jax.vjp(lambda o, s=sign: expected(o, s), jnp.asarray(grid))
+            (slopes,) = pull(jnp.ones_like(value))
+            np.testing.assert_allclose(law.log_probability[place], value, rtol=1e-9)
+            np.testing.assert_allclose(law.slopes[:, place], slopes, rtol=1e-7)
+        far = independent_signs([1e4 * o for o in omega], jnp.asarray(scale))
+        assert all(np.isfinite(np.asarray(a)).all() for a in far)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=name)
