@@ -46,6 +46,8 @@ from mirage.folders import folder
 log = logging.getLogger("mirage")
 # Jobs of a multirun whose configs are composed and checked before the first one starts.
 CHECKED_JOBS = 64
+# Options of Hydra of which a command has one at most.
+ALONE = ("run", "multirun", "cfg", "info", "shell_completion")
 # Tracebacks: of what ended a run, and of cells.
 FAILURE, FAILURES = "failure.txt", "failures.txt"
 
@@ -269,6 +271,9 @@ def check(arguments: list[str]) -> list[str]:
     for override in known.overrides:
         options.remove(override)
     arguments = [*options, *known.overrides]
+    asked = [f"--{name.replace('_', '-')}" for name in ALONE if getattr(known, name)]
+    if len(asked) > 1:
+        raise ConfigError(f"{', '.join(asked)}: expected only one of them")
     if known.help or known.hydra_help or known.info or known.shell_completion:
         return arguments
     if known.config_name or known.config_path:

@@ -69,6 +69,7 @@ def test_every_sweep_runs(sweep, tmp_path):
         (["foo"], 2, "cannot read the override 'foo'"),
         (["--bogus"], 2, "unrecognized arguments: --bogus"),
         (["--config-dir", "nowhere"], 2, "no such folder"),
+        (["-m", "--cfg", "job", "d=20"], 2, "--multirun, --cfg: expected only one of them"),
         (["figure=foo"], 2, "expected one of recovery"),
         (["-m", "loss=huber,hubr"], 2, "did you mean 'huber'"),
         (["-m", "d=20,x"], 2, "d='x'"),
