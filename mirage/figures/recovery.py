@@ -20,7 +20,7 @@ def sample_axis(dataset: xr.Dataset) -> str:
 
 
 def recovery(dataset: xr.Dataset, *, y: str = "cos_best") -> Figure:
-    """Median of `y` over seeds with its 30th-70th percentile band, against the sample size.
+    """Median over seeds of a measure, with its 30th-70th percentile band, against the sample size.
 
     One hue family for each combination of compared options, one shade for each d. Without cells,
     what theory predicts of the spectral estimator alone.
