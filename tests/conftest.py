@@ -73,7 +73,7 @@ def _programs_are_forgotten():
 
 CHECKED = (
     "activations algorithms designs expressions figures gaussian hermite inputs losses "
-    "measures network targets trigonometry"
+    "measures network tails targets trigonometry"
 )
 with install_import_hook([f"mirage.{name}" for name in CHECKED.split()], "typechecker.checked"):
     import mirage.command_line

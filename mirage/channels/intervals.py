@@ -3,22 +3,12 @@
 import math
 
 import jax.numpy as jnp
-from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float
+
+from mirage.tails import log_tails, scaled_log_tail
 
 # What stands for infinity among the ends of intervals: derivatives want numbers.
 FAR = 1e6
-
-
-def _log_ndtr_scaled(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """log Φ(x) + x²/2 for x ≤ 0, without the two large terms."""
-    far = x < -8
-    near, away = jnp.where(far, -1, x), jnp.where(far, x, -8)
-    s = 1 / away**2
-    # Φ(x) = φ(x)/|x| (1 − 1/x² + 3/x⁴ − ...)
-    series = jnp.log1p(-s * (1 - 3 * s * (1 - 5 * s * (1 - 7 * s * (1 - 9 * s)))))
-    tail = series - jnp.log(-away) - math.log(2 * math.pi) / 2
-    return jnp.where(far, tail, log_ndtr(near) + near**2 / 2)
 
 
 def interval_output(
@@ -41,12 +31,13 @@ def interval_output(
     mirrored = alpha + beta > 0
     a, b = jnp.where(mirrored, -beta, alpha), jnp.where(mirrored, -alpha, beta)
     # b may lie above 0, where Φ(b) ≥ 1/2 needs no scaling.
-    scaled = jnp.where(b > 0, log_ndtr(b) + b**2 / 2, _log_ndtr_scaled(jnp.minimum(b, 0)))
+    below_b, _ = log_tails(b)
+    scaled = jnp.where(b > 0, below_b + b**2 / 2, scaled_log_tail(-jnp.minimum(b, 0)))
     exponent = (a - b) * (-a - b) / 2  # φ(a)/φ(b) = exp(−(a² − b²)/2), a + b ≤ 0
     exponent = -jnp.abs(exponent)
-    ratio = jnp.exp(_log_ndtr_scaled(jnp.minimum(a, 0)) - scaled + exponent)
+    ratio = jnp.exp(scaled_log_tail(-jnp.minimum(a, 0)) - scaled + exponent)
     rest = jnp.log1p(-jnp.minimum(ratio, 1 - jnp.finfo(a.dtype).eps))
-    log_p = jnp.where(b > 0, log_ndtr(b), scaled - b**2 / 2) + rest
+    log_p = jnp.where(b > 0, below_b, scaled - b**2 / 2) + rest
     at_b = jnp.exp(-scaled - rest - math.log(2 * math.pi) / 2)
     at_a = at_b * jnp.exp(exponent)
     first = at_a - at_b

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import erf, log_ndtr
+from jax.scipy.special import erf
 from jaxtyping import Array, Float
+
+from mirage.tails import log_tails
 
 NODES = 20
 # Correlations are kept this far from ±1.
@@ -37,7 +39,8 @@ def same_sign(
     rho = jnp.clip(correlation, -1 + APART, 1 - APART)
     rho = rho.reshape(*(1,) * (a.ndim - rho.ndim), *rho.shape)
     s = jnp.sqrt((1 - rho) * (1 + rho))
-    apart = jnp.logaddexp(log_ndtr(a) + log_ndtr(b), log_ndtr(-a) + log_ndtr(-b))
+    (below_a, above_a), (below_b, above_b) = log_tails(a), log_tails(b)
+    apart = jnp.logaddexp(below_a + below_b, above_a + above_b)
     x, w = np.polynomial.legendre.leggauss(NODES)
     points = jnp.asarray((x + 1) / 2, dtype).reshape(-1, *(1,) * a.ndim)
     weights = jnp.asarray(w / (2 * math.pi), dtype).reshape(points.shape)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import erf, log_ndtr
+from jax.scipy.special import erf
 from jaxtyping import Array, Float
 
 from mirage.channels.averages import (
@@ -22,6 +22,7 @@ from mirage.channels.averages import (
 from mirage.channels.channel import Channel, Information, Output, mixture
 from mirage.channels.sign_pairs import pair_output
 from mirage.channels.sign_triples import both_sides, given_first
+from mirage.tails import log_tails
 
 NOISE_NODES = 24
 # Nodes a direction of ω, by rank.
@@ -36,7 +37,7 @@ def sign_output(
     if k == 1:
         scale = jnp.sqrt(covariance[0, 0])
         z = sign * omega[0] / scale
-        log_p = log_ndtr(z)
+        log_p, _ = log_tails(z)
         slope = jnp.exp(-(z**2) / 2 - log_p) / math.sqrt(2 * math.pi)
         curvature = -slope * (z + slope) / scale**2
         return Output(log_p, (sign * slope / scale)[None], curvature[None, None])
@@ -75,7 +76,7 @@ def independent_signs(omega: Sequence[Float[Array, "..."]], scale: Float[Array, 
     """
     z = [o[None] / width for o, width in zip(omega, scale, strict=True)]
     places = range(len(z))
-    sides = [(log_ndtr(one), log_ndtr(-one)) for one in z]
+    sides = [log_tails(one) for one in z]
 
     def log_of(parity):
         chosen = [p for p in itertools.product((0, 1), repeat=len(z)) if sum(p) % 2 == parity]

@@ -22,6 +22,8 @@ from mirage.theory.state_evolution import (
 # The iteration gives way to Powell's method where it moves by less than CLOSE, for a fixed point
 # with a residual of no more than POLISHED; the line to it is looked at in so many places.
 CLOSE, POLISHED, BETWEEN = 0.05, 1e-10, 5
+# Numbers of Q this small are 0 by symmetry, and those that agree to so many decimals are equal.
+AT_REST, EQUAL = 1e-12, 12
 # So much of a direction is put in, or left out, to see whether that grows.
 LITTLE = 1e-5
 # Closer to 1 than this recovery is exact: it attracts, or no iterate would come so close.
@@ -55,10 +57,13 @@ def settled(
     """
     with double_precision():
         at = jnp.asarray(alpha, np.float64)
+        known = {}
 
         def image(overlap):
-            new, information = mapped(channel, jnp.asarray(overlap), at)
-            return np.asarray(new), information
+            if (place := overlap.tobytes()) not in known:  # the solver and its checks come back
+                new, information = mapped(channel, jnp.asarray(overlap), at)
+                known[place] = np.asarray(new), information
+            return known[place]
 
         overlap, converged, last = np.asarray(start, np.float64), False, math.inf
         polish_at = 2
@@ -104,31 +109,47 @@ def bounded(overlap: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
 def _polished(channel, image, overlap) -> np.ndarray | None:
     """The fixed point next to Q by Powell's hybrid method, if that is where the iteration goes.
 
-    So it is where the iteration moves towards it all along the straight line from Q.
+    So it is where the iteration moves towards it all along the straight line from Q. Directions
+    that are negligible are left out (`_leaving` looks after them), and so is what symmetry keeps
+    at 0; numbers that the iteration kept equal are one unknown. All of them are checked.
     """
+    size = np.diag(overlap)
+    there = (size > NEGLIGIBLE)[:, None] & (size > NEGLIGIBLE)[None]
+    begin = np.where(there & (np.abs(overlap) > AT_REST), overlap, 0.0)
     rows, columns = np.triu_indices(len(overlap))
-    free = (rows == columns) & (overlap[rows, columns] < 1) if channel.diagonal_only else rows >= 0
-    rows, columns = rows[free], columns[free]
-    if len(rows) == 0:
-        return None
+    checked = (rows == columns) & (size[rows] < 1) if channel.diagonal_only else rows >= 0
+    rows, columns = rows[checked], columns[checked]
+    values, signs = np.abs(begin[rows, columns]), np.sign(begin[rows, columns])
+    free = signs != 0
+    sizes, unknown = np.unique(values[free].round(EQUAL), return_inverse=True)
 
-    def residual(x):
-        q = overlap.copy()
-        q[rows, columns] = q[columns, rows] = x
+    def put(x):
+        q = begin.copy()
+        q[rows[free], columns[free]] = q[columns[free], rows[free]] = signs[free] * x[unknown]
+        return q
+
+    def residuals(x):
+        q = put(x)
         return (image(bounded(q))[0] - q)[rows, columns]
 
-    begin = overlap[rows, columns]
-    options = {"xtol": 1e-13, "maxfev": 8 * (len(rows) + 1)}
-    solution = root(residual, begin, method="hybr", options=options)
-    move = solution.x - begin
-    found = overlap.copy()
-    found[rows, columns] = found[columns, rows] = solution.x
-    values = np.linalg.eigvalsh(found)
-    if np.abs(solution.fun).max() > POLISHED or values[0] < -LITTLE or values[-1] > 1 + LITTLE:
+    def residual(x):
+        of_each = (signs * residuals(x))[free]
+        return np.bincount(unknown, of_each) / np.bincount(unknown)
+
+    x = start = sizes
+    if len(sizes):
+        options = {"xtol": 1e-13, "maxfev": 8 * (len(sizes) + 1)}
+        x = root(residual, start, method="hybr", options=options).x
+    found = put(x)
+    eigenvalues = np.linalg.eigvalsh(found)
+    if eigenvalues[0] < -LITTLE or eigenvalues[-1] > 1 + LITTLE:
         return None
+    if np.abs(residuals(x)).max(initial=0.0) > POLISHED:
+        return None
+    move = x - start
     moves = np.abs(move) > LITTLE
     for share in np.linspace(0, 1, BETWEEN + 2)[:-1]:
-        if (residual(begin + share * move)[moves] * move[moves] < 0).any():
+        if moves.any() and (residual(start + share * move)[moves] * move[moves] < 0).any():
             return None
     return bounded(found)
 
