@@ -1,7 +1,9 @@
 """Strictness for every test: shapes and types checked at run time, no silent promotion."""
 
 import gc
+import importlib
 import os
+import sys
 import tempfile
 
 import jax
@@ -10,10 +12,13 @@ from hypothesis import given, settings, strategies
 from jax._src import compiler
 from jaxtyping import install_import_hook
 
-# For the workers, which start after this: threads of two that share two cores wait for each other,
-# and what XLA frees while it compiles is merged again and again.
+# For the workers, which start after this: threads of two that share two cores wait for each other;
+# what XLA frees while it compiles is merged again and again; and pages of large arrays that went
+# back to the system are cleared before the next array has them.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.mxfast=0")
+malloc = {"mxfast": 0, "mmap_threshold": 2**32, "trim_threshold": 2**33}
+tunables = ":".join(f"glibc.malloc.{name}={value}" for name, value in malloc.items())
+os.environ.setdefault("GLIBC_TUNABLES", tunables)
 # Before anything of JAX runs: two CPU devices, and a compilation cache of the test run's own.
 jax.config.update("jax_num_cpu_devices", 2)
 os.environ.setdefault("XDG_CACHE_HOME", tempfile.mkdtemp(prefix="mirage-tests-"))
@@ -75,10 +80,14 @@ CHECKED = (
     "activations algorithms designs expressions figures gaussian hermite inputs losses "
     "measures network tails targets trigonometry"
 )
-with install_import_hook([f"mirage.{name}" for name in CHECKED.split()], "typechecker.checked"):
-    import mirage.command_line
-    import mirage.diagnosis
-    import mirage.experiments.execute
 
-# Memory of a compilation serves the next, of which there are thousands.
-mirage.experiments.execute.release_memory = lambda: None
+
+def pytest_configure(config):
+    """Import what is tested, where tests run: not in the process that hands them out."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    with install_import_hook([f"mirage.{name}" for name in CHECKED.split()], "typechecker.checked"):
+        for name in ("command_line", "diagnosis", "experiments.execute"):
+            importlib.import_module(f"mirage.{name}")
+    # Memory of a compilation serves the next, of which there are thousands.
+    sys.modules["mirage.experiments.execute"].release_memory = lambda: None

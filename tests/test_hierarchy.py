@@ -365,6 +365,7 @@ SMALL = {
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize("name", SMALL)
 def test_the_experiment_runs_and_draws_its_figure(name):
     overrides = (f"+experiment={name}", *SMALL[name], "runtime.progress=false")

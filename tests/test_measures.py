@@ -95,6 +95,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(("target", "activation"), PAIRS)
 def test_the_population_error_is_the_mean_over_samples(sample, target, activation):
     squares = sample.squared_error(target, activation)

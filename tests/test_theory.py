@@ -245,6 +245,7 @@ def test_turning_or_relabelling_directions_changes_nothing():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_noise_never_lowers_alpha_c():
     steps = [climbed(formula("h1**2 - 0.3*h2**2", noise=noise))[0] for noise in (0.0, 0.1, 1.0)]
     for less, more in itertools.pairwise(steps):
@@ -271,6 +272,7 @@ def test_what_cannot_be_integrated_is_refused(target, message):
 # Exponents
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("target", "information", "generative"),
     [

@@ -377,6 +377,7 @@ def test_deferred_and_dense_agree_in_law():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_joint_training_finds_both_features():
     """All layers at once: κ = 2, errors far below the variance 0.6 of the labels."""
     algorithm = ThreeLayer(scenario="joint", steps=300, second_width=60, every_step=False)

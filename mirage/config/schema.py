@@ -112,7 +112,8 @@ def _listed(value: Any) -> Any:
 def register() -> None:
     """Make schemas, options without a file of their own, and named sweeps known to Hydra."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
+    if "schema.yaml" not in store.repo:
+        store.store(name="schema", node=Config)
     conf = folder("conf")
     for group, base in OPTION_GROUPS.items():
         known = store.repo.get(group, {})
@@ -127,5 +128,10 @@ def register() -> None:
         for file in sorted(place.glob("*.yaml")) if place.is_dir() else []:
             # One broken file must not break every command, only the one that names it.
             with contextlib.suppress(yaml.YAMLError, OSError, ValueError):
-                content = yaml.safe_load(file.read_text())
+                content = _read(file, file.stat().st_mtime_ns)
                 store.store(group="sweep", name=file.stem, node=content, package="_global_")
+
+
+@functools.cache
+def _read(file: Path, _changed: int) -> Any:
+    return OmegaConf.create(yaml.safe_load(file.read_text()))

@@ -91,11 +91,10 @@ class Search(Option, abc.ABC):
 
     def holds(self, values: np.ndarray, threshold: float) -> np.ndarray:
         """Whether the quantile over the last axis meets the threshold; NaN counts as failing."""
-        sign = 1.0 if self.at_most else -1.0
-        worst = np.where(np.isnan(values), np.inf, sign * values)
-        # An observed value, not one between two: a median of finite and infinite stays defined.
-        quantile = np.quantile(worst, self.quantile, axis=-1, method="higher")
-        return quantile <= sign * threshold
+        met = values <= threshold if self.at_most else values >= threshold
+        # Of an observed value, not one between two: a median of finite and infinite stays defined.
+        needed = math.ceil(self.quantile * (values.shape[-1] - 1)) + 1
+        return met.sum(axis=-1) >= needed
 
     def scale(self, value: float) -> float:
         """The coordinate that is halved: the exponent itself, the logarithm of alpha or n."""
