@@ -127,7 +127,6 @@ def test_the_reused_batch_gives_the_published_numbers():
 
 
 @pytest.mark.slow
-@pytest.mark.optimised
 def test_two_steps_on_one_batch_learn_what_one_cannot():
     """He_3 at n = 3d: by the mean overlap over seeds, in units of its standard error."""
     results = simulate(

@@ -135,7 +135,6 @@ def lines_of(figure):
 
 
 @pytest.mark.slow
-@pytest.mark.optimised
 def test_gd_parts_from_power_iteration_at_a_norm_of_order_one(results):
     dataset = results["gd_vs_power_iteration"]
     norm = parting(dataset).parting_norm
@@ -150,7 +149,6 @@ def test_gd_parts_from_power_iteration_at_a_norm_of_order_one(results):
 
 
 @pytest.mark.slow
-@pytest.mark.optimised
 def test_too_many_steps_collapse_where_one_direction_is_stronger(results):
     dataset = results["stopping_time"]
     median = dataset.subspace_cosine_trajectory.median("seed")

@@ -75,7 +75,10 @@ class FirstAndSign(Channel):
         return h1, jnp.where(reached, log_weights, -jnp.inf)
 
     def _components(self, prepared, omega1, variance):
-        """h1, log weights and s sign(h1), along a leading axis; the weights without N(h1; ω1)."""
+        """h1, log weights and s sign(h1), along a leading axis; the weights without N(h1; ω1).
+
+        With noise, the first half is of s sign(h1) = 1.
+        """
         if not self.noisy:
             h1, log_weights = jnp.split(prepared, 2)
             s = jnp.ones_like(h1).at[len(h1) // 2 :].set(-1)
@@ -83,10 +86,10 @@ class FirstAndSign(Channel):
         nodes, widths, sides = both_sides(omega1, variance)
         noise = jnp.asarray(self.noise, nodes.dtype)
         parts = []
-        for s in (1.0, -1.0):
-            misfit = prepared[:1] - self._f(nodes) - s * self.scale
+        for side in (1.0, -1.0):  # of h2 h3, whose sign is s sign(h1)
+            misfit = prepared[:1] - self._f(nodes) - side * sides * self.scale
             log_weights = widths - misfit**2 / (2 * noise) - jnp.log(2 * math.pi * noise) / 2
-            parts.append((nodes, log_weights, s * sides))
+            parts.append((nodes, log_weights, jnp.full_like(nodes, side)))
         return tuple(jnp.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
     def output(self, prepared, omega, covariance):
@@ -185,7 +188,11 @@ class FirstAndSign(Channel):
         h1, log_weights, signs = self._components(prepared, omega1, variance)
         ahead = h1 - omega1[None]
         log_weights = log_weights - ahead**2 / (2 * variance) - jnp.log(2 * math.pi * variance) / 2
-        sides = [jnp.where(signs * s > 0, log_weights, -jnp.inf) for s in (1.0, -1.0)]
+        if self.noisy:
+            sides, aheads = jnp.split(log_weights, 2), jnp.split(ahead, 2)
+        else:
+            sides = [jnp.where(signs * s > 0, log_weights, -jnp.inf) for s in (1.0, -1.0)]
+            aheads = [ahead, ahead]
         tops = [jnp.maximum(side.max(axis=0), -1e6) for side in sides]
         shares = [jnp.exp(side - top[None]) for side, top in zip(sides, tops, strict=True)]
         totals = [share.sum(axis=0) for share in shares]
@@ -195,7 +202,7 @@ class FirstAndSign(Channel):
         means = [
             # In this order: XLA would multiply two divisors, and the product may vanish.
             jnp.where(here, (share * (ahead / variance)).sum(axis=0), 0) / divisor
-            for here, share, divisor in zip(present, shares, divisors, strict=True)
+            for here, share, ahead, divisor in zip(present, shares, aheads, divisors, strict=True)
         ]
         log_w = [
             jnp.where(here, top + jnp.log(divisor), -1e6)
