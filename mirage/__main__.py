@@ -1,5 +1,6 @@
 """The door: `python -m mirage +experiment=huber_vs_mse`. Help comes without what runs need."""
 
+import gc
 import signal
 import sys
 
@@ -12,6 +13,7 @@ def main() -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `| head`
         print(page())
         return
+    gc.disable()  # nothing that is imported is garbage; `run` enables it
     from mirage.command_line import main as run
 
     run()

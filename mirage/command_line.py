@@ -329,6 +329,7 @@ def main() -> None:
     written then), 1 when a run failed, 130 when it was interrupted.
     """
     gc.freeze()  # what is imported stays: half a second of looking through it is saved
+    gc.enable()
     matplotlib.use("Agg")
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a cluster ends a job

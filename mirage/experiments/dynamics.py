@@ -11,7 +11,6 @@ from mirage.algorithms.one_pass import OnePass
 from mirage.experiments.experiment import Setup
 from mirage.experiments.predictions import along
 from mirage.experiments.theory import Theory
-from mirage.theory.order_parameters import Dynamics, escape_time, rescaled
 
 log = logging.getLogger(__name__)
 # The median of |N(0, 1)|: √d times the overlap that half of the random neurons start below.
@@ -65,6 +64,9 @@ def _samples(setup: Setup, d: int, n: int) -> float:
     algorithm, network = setup.algorithm, setup.network
     assert isinstance(algorithm, OnePass)
     assert algorithm.stop_cosine is not None
+    # Its solver of ODEs is slow to import, and seldom needed.
+    from mirage.theory.order_parameters import Dynamics, escape_time, rescaled
+
     dynamics = Dynamics(
         target=setup.target,
         loss=setup.loss,

@@ -14,7 +14,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
 from mirage.arguments import overlap_matrix, positive, shaped, whole
@@ -121,6 +120,8 @@ def fixed_point(
     ValueError for an α, a tolerance or a number of steps ≤ 0, and a `start` that is no overlap,
     0 ≤ Q ≤ I.
     """
+    import optimistix as optx  # slow to import, and needed for derivatives alone
+
     positive(alpha=alpha, tolerance=tolerance)
     overlap_matrix(channel.rank, start=start)
     whole(1, max_steps=max_steps)
