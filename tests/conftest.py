@@ -12,6 +12,8 @@ from hypothesis import given, settings, strategies
 from jax._src import compiler
 from jaxtyping import install_import_hook
 
+# Until all tests are collected: hardly anything of what is imported is garbage.
+gc.disable()
 # For the workers, which start after this: threads of two that share two cores wait for each other;
 # what XLA frees while it compiles is merged again and again; and pages of large arrays that went
 # back to the system are cleared before the next array has them.
@@ -51,6 +53,7 @@ def pytest_collection_finish():
     # through it.
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
