@@ -22,7 +22,7 @@ from mirage.algorithms.feature_overlaps import feature_overlap, linear_overlaps
 from mirage.algorithms.fresh import TEST_ROWS, projections
 from mirage.config import ConfigError
 from mirage.designs import Deferred, Dense, Rows
-from mirage.experiments.cell import STREAMS, stream
+from mirage.experiments.cell import STREAMS, seed_keys, stream
 from mirage.experiments.predictions import Spectral
 from mirage.losses import Huber, Mse
 from mirage.network import TwoLayer
@@ -123,10 +123,14 @@ def test_other_targets_draw_nothing_and_random_streams_are_where_they_were():
     h = jnp.ones((3, 2))
     assert target.features(h) is h
     assert STREAMS[:4] == ("matrix", "labels", "training", "directions")
-    key = jax.random.key(0)
-    for place, name in enumerate(STREAMS):
-        expected = jax.random.key_data(jax.random.fold_in(key, place))
-        np.testing.assert_array_equal(jax.random.key_data(stream(key, name)), expected)
+    experiment = Experiment(d=[7], alpha=2.0, seeds=2, root_seed=3)
+    data = seed_keys(experiment, 7, np.arange(2))
+    assert data.shape[:2] == (2, len(STREAMS))
+    for seed, keys in enumerate(jax.random.wrap_key_data(jnp.asarray(data))):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 7), seed)
+        for place, name in enumerate(STREAMS):
+            expected = jax.random.key_data(jax.random.fold_in(key, place))
+            np.testing.assert_array_equal(jax.random.key_data(stream(keys, name)), expected)
 
 
 def layers_of(state):

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key
 
 from mirage.algorithms import draw_problem, train
 from mirage.experiments.experiment import Experiment, Setup
@@ -16,36 +17,44 @@ STREAMS = ("matrix", "labels", "training", "directions", "target")
 
 
 def seed_keys(experiment: Experiment, d: int, seeds: np.ndarray) -> np.ndarray:
-    """The data of one key for each (root seed, d, seed), whatever else is in the grid."""
+    """Keys for each (root seed, d, seed), whatever else is in the grid: one a random stream.
+
+    Their data, (seeds, streams, 2). Made ahead: a third of what XLA compiles of a program for a
+    seed is random numbers.
+    """
     root = jax.random.fold_in(jax.random.key(experiment.root_seed), d)
-    keys = jax.vmap(lambda seed: jax.random.fold_in(root, seed))(jnp.asarray(seeds, jnp.uint32))
-    return np.asarray(jax.random.key_data(keys))
+
+    def streams(seed):
+        key = jax.random.fold_in(root, seed)
+        return jax.vmap(lambda place: jax.random.fold_in(key, place))(jnp.arange(len(STREAMS)))
+
+    return np.asarray(jax.random.key_data(jax.vmap(streams)(jnp.asarray(seeds, jnp.uint32))))
 
 
-def stream(key: jax.Array, name: str) -> jax.Array:
+def stream(keys: Key[Array, " streams"], name: str) -> Key[Array, ""]:
     """The key of one named random stream of a cell."""
-    return jax.random.fold_in(key, STREAMS.index(name))
+    return keys[STREAMS.index(name)]
 
 
 def run_seed(
-    static: Setup, batch: Batch, keep_weights: bool, key, drawn, seed, sizes, lanes, inputs
+    static: Setup, batch: Batch, keep_weights: bool, keys, drawn, seed, sizes, lanes, inputs
 ) -> dict[str, Any]:
     """Train every lane of a family on the first n rows of one seed, for each n of `sizes`.
 
     Results are (sizes × lanes, ...), the lanes of one size next to each other.
     """
     d, design, n_max = batch.d, batch.design, batch.n_max
-    matrix_key = stream(key, "matrix")
+    matrix_key = stream(keys, "matrix")
 
     def run(cell):
         numbers, n = cell
         setup = eqx.combine(numbers, static)
         right, left = setup.columns
         size = {"n_max": n_max, "d": d, "right": right, "left": left, "bound": sizes.max()}
-        directions = setup.directions.draw(stream(key, "directions"), setup.target.rank, d)
-        target = setup.target.drawn(stream(key, "target"))
+        directions = setup.directions.draw(stream(keys, "directions"), setup.target.rank, d)
+        target = setup.target.drawn(stream(keys, "target"))
         problem, memory = draw_problem(
-            stream(key, "labels"),
+            stream(keys, "labels"),
             design.matrix(drawn, seed, n, inputs, **size),
             directions,
             target,
@@ -59,7 +68,7 @@ def run_seed(
         orthonormal = setup.directions.orthonormal
         # An integral over (M, Q) is taken after all seeds, and knows nothing that one has drawn.
         integrable = orthonormal and inputs.standard_gaussian and not target.draws
-        key_train = stream(key, "training")
+        key_train = stream(keys, "training")
         result = train(key_train, setup.algorithm, problem, memory, sample_error=not integrable)
         if not keep_weights:
             result.pop("weights", None)

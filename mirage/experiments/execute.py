@@ -258,7 +258,7 @@ class Executor:
         )
 
     def _over_seeds(self, function, width):
-        """`function(key, drawn, seed, n, ...)` a seed: over devices, `width` side by side.
+        """`function(keys, drawn, seed, n, ...)` a seed: over devices, `width` side by side.
 
         Every seed sees the same shapes, however many there are, so that its bits do not
         depend on the others.
@@ -270,8 +270,8 @@ class Executor:
             if width == 1:
                 one = lambda pair: function(pair[0], drawn, pair[1], n, *shared)  # noqa: E731
                 return jax.lax.map(one, (keys, index))
-            together = jax.vmap(lambda key, seed: function(key, drawn, seed, n, *shared))
-            groups = (keys.reshape(-1, width), index.reshape(-1, width))
+            together = jax.vmap(lambda own, seed: function(own, drawn, seed, n, *shared))
+            groups = (keys.reshape(-1, width, *keys.shape[1:]), index.reshape(-1, width))
             out = jax.lax.map(lambda some: together(*some), groups)
             return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
 
@@ -305,9 +305,9 @@ class Executor:
         self.clock.lap("draw", start)
         numbers, static = eqx.partition(batch.inputs, _is_number)
 
-        def draw(key, _drawn, _seed, _n, numbers):
+        def draw(keys, _drawn, _seed, _n, numbers):
             inputs = eqx.combine(numbers, static)
-            return batch.design.draw(stream(key, "matrix"), inputs, n_max=batch.n_max, d=batch.d)
+            return batch.design.draw(stream(keys, "matrix"), inputs, n_max=batch.n_max, d=batch.d)
 
         args = (keys, (), np.int32(0), jax.tree.map(as_array, numbers))
         compiled = self._compile("draw", None, self._over_seeds(draw, batch.width), *args)
@@ -322,9 +322,9 @@ class Executor:
         numbers, rest = eqx.partition(batch.inputs, _is_number)
         keep = self.experiment.save_weights
 
-        def seed(key, drawn, seed, sizes, lanes, numbers):
+        def seed(keys, drawn, seed, sizes, lanes, numbers):
             inputs = eqx.combine(numbers, rest)
-            return run_seed(static, batch, keep, key, drawn, seed, sizes, lanes, inputs)
+            return run_seed(static, batch, keep, keys, drawn, seed, sizes, lanes, inputs)
 
         args = (keys, drawn, np.asarray(sizes, np.int32), lanes)
         args = (*args, jax.tree.map(as_array, numbers))
