@@ -70,10 +70,20 @@ def log_tails(x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[
     return jnp.where(x > 0, near, far), jnp.where(x > 0, far, near)
 
 
+@jax.custom_jvp
+def inverse_mills_ratio(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """φ(x)/Φ(x), the slope of log Φ, elementwise."""
+    z = jnp.abs(x)
+    scaled = scaled_log_tail(z)
+    near = jnp.log1p(-jnp.exp(scaled - z**2 / 2)) + z**2 / 2
+    return jnp.exp(-jnp.where(x > 0, near, scaled)) / math.sqrt(2 * math.pi)
+
+
+# Derivatives that AD would take of |x| are wrong at 0.
 @log_tails.defjvp
 def _(primals, tangents):
     (x,), (tangent,) = primals, tangents
-    below, above = log_tails(x)
-    log_density = -(x**2) / 2 - math.log(2 * math.pi) / 2
-    slopes = jnp.exp(log_density - below), -jnp.exp(log_density - above)
-    return (below, above), tuple(slope * tangent for slope in slopes)
+    return log_tails(x), (inverse_mills_ratio(x) * tangent, -inverse_mills_ratio(-x) * tangent)
+
+
+inverse_mills_ratio.defjvps(lambda tangent, m, x: -m * (x + m) * tangent)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_ndtr
 
-from mirage.tails import log_tails, scaled_log_tail
+from mirage.tails import inverse_mills_ratio, log_tails, scaled_log_tail
 
 X = np.concatenate([np.linspace(-12, 12, 4801), np.geomspace(12, 1e4, 200)])
 X = np.concatenate([X, -X, [0.0]])
@@ -44,12 +44,15 @@ def test_the_scaled_tail_neither_grows_nor_vanishes(dtype):
     np.testing.assert_allclose(found[~near], series, atol=10 * np.finfo(dtype).eps * np.log(1e4))
 
 
-def test_derivatives_in_both_modes_also_at_zero(dtype):
+def test_derivatives_in_both_modes_also_at_zero_and_far_out(dtype):
     """d log Φ/dx = φ/Φ = m and d²/dx² = −m (x + m), a difference of large terms far below 0."""
-    x = jnp.asarray(np.linspace(-8, 6, 281), dtype)
-    exact = np.asarray(x, float)
+    exact = np.concatenate([np.linspace(-8, 6, 281), [-1e2, -1e4, -1e6]]).astype(dtype)
+    x, exact = jnp.asarray(exact), exact.astype(float)
     slope = np.exp(-(exact**2) / 2 - log_ndtr(exact)) / np.sqrt(2 * np.pi)
-    rounding = ERROR[dtype] * (1 + exact**2 / 2)
+    far = exact < -50  # where log Φ has no digits left of it
+    u = exact[far] ** -2
+    slope[far] = -exact[far] / (1 - u + 3 * u**2 - 15 * u**3 + 105 * u**4)
+    rounding = ERROR[dtype] * (1 + np.where(far, 0, exact**2 / 2))
     for tail, sign in ((0, 1), (1, -1)):
 
         def one(x, tail=tail):
@@ -61,6 +64,9 @@ def test_derivatives_in_both_modes_also_at_zero(dtype):
         second = np.asarray(jax.vmap(jax.grad(jax.grad(one)))(sign * x), float)
         size = slope * (np.abs(exact) + slope)
         assert (np.abs(second + slope * (exact + slope)) <= rounding * size).all()
+    np.testing.assert_array_equal(
+        inverse_mills_ratio(x), jax.vmap(jax.grad(lambda x: log_tails(x)[0]))(x)
+    )
 
 
 def test_infinities_and_nan_stay_what_they_are(dtype):

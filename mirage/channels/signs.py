@@ -22,7 +22,7 @@ from mirage.channels.averages import (
 from mirage.channels.channel import Channel, Information, Output, mixture
 from mirage.channels.sign_pairs import pair_output
 from mirage.channels.sign_triples import both_sides, given_first
-from mirage.tails import log_tails
+from mirage.tails import inverse_mills_ratio, log_tails
 
 NOISE_NODES = 24
 # Nodes a direction of ω, by rank.
@@ -38,7 +38,7 @@ def sign_output(
         scale = jnp.sqrt(covariance[0, 0])
         z = sign * omega[0] / scale
         log_p, _ = log_tails(z)
-        slope = jnp.exp(-(z**2) / 2 - log_p) / math.sqrt(2 * math.pi)
+        slope = inverse_mills_ratio(z)
         curvature = -slope * (z + slope) / scale**2
         return Output(log_p, (sign * slope / scale)[None], curvature[None, None])
     if k == 2:
