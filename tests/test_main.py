@@ -103,3 +103,9 @@ def test_help_and_the_composed_config_are_printed_without_running(tmp_path):
     assert config.returncode == 0
     assert "name: huber_vs_mse" in config.stdout
     assert os.listdir(tmp_path) == []
+
+
+def test_what_is_garbage_is_collected_once_all_is_imported(tmp_path):
+    (tmp_path / "own.py").write_text("import gc\n\nassert gc.isenabled()\n")
+    shown = command("plugins=[own.py]", "--cfg", "job", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr

@@ -94,6 +94,19 @@ def test_a_criterion_that_is_not_monotone_is_reported_and_ends():
     assert len(calls) < 60
 
 
+@given(
+    st.lists(st.sampled_from([0.0, 1.0, 2.0, np.inf, np.nan]), min_size=1, max_size=30),
+    st.floats(0.01, 0.99),
+    st.booleans(),
+)
+def test_the_quantile_is_an_observed_value_and_nan_fails(values, quantile, at_most):
+    bound = {"at_most": 1.0} if at_most else {"at_most": (), "at_least": 1.0}
+    option, sign = Bisection(quantile=quantile, **bound), 1 if at_most else -1
+    worst = np.where(np.isnan(values), np.inf, sign * np.array(values))
+    expected = np.quantile(worst, quantile, method="higher") <= sign
+    assert option.holds(np.array(values), 1.0) == expected
+
+
 def test_half_of_the_seeds_nan_fail_the_criterion_and_less_than_half_do_not():
     option = Bisection(at_most=1.0)
     assert not option.holds(np.array([0.1, 0.2, np.nan, np.nan]), 1.0)

@@ -19,8 +19,7 @@ STREAMS = ("matrix", "labels", "training", "directions", "target")
 def seed_keys(experiment: Experiment, d: int, seeds: np.ndarray) -> np.ndarray:
     """Keys for each (root seed, d, seed), whatever else is in the grid: one a random stream.
 
-    Their data, (seeds, streams, 2). Made ahead: a third of what XLA compiles of a program for a
-    seed is random numbers.
+    Their data, (seeds, streams, 2): made ahead, so that no program has to be compiled with them.
     """
     root = jax.random.fold_in(jax.random.key(experiment.root_seed), d)
 
