@@ -14,6 +14,7 @@ import equinox as eqx
 import jax
 from jax.sharding import AxisType, Mesh
 
+from mirage import threefry
 from mirage.options import Option
 
 UNITS = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
@@ -89,6 +90,7 @@ class Runtime(Option, abc.ABC):
                 ) from error
         # Accelerators round the factors of a float32 product to ten bits unless told not to.
         jax.config.update("jax_default_matmul_precision", "highest")
+        threefry.write_out()
         cores = available_cores()
         # As many threads, where JAX would take all of the machine's.
         os.environ.setdefault("NPROC", str(cores))

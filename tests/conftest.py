@@ -92,5 +92,6 @@ def pytest_configure(config):
     with install_import_hook([f"mirage.{name}" for name in CHECKED.split()], "typechecker.checked"):
         for name in ("command_line", "diagnosis", "experiments.execute"):
             importlib.import_module(f"mirage.{name}")
+    sys.modules["mirage.threefry"].write_out()  # before whatever test is the first
     # Memory of a compilation serves the next, of which there are thousands.
     sys.modules["mirage.experiments.execute"].release_memory = lambda: None
