@@ -92,13 +92,6 @@ def test_every_option_can_be_chosen(group, name, tmp_path):
     assert getattr(experiment, group).name() == name
 
 
-@pytest.mark.parametrize("name", [f.stem for f in (folder("conf") / "experiment").glob("*.yaml")])
-def test_every_experiment_composes(name):
-    found = compose(f"+experiment={name}")
-    for experiment in found.values() if isinstance(found, dict) else [found]:
-        assert experiment.name == name
-
-
 @pytest.mark.parametrize("samples", ["recovery", "exponent", "single"])
 def test_every_choice_of_samples_gives_one_kind(samples):
     assert len(compose(f"samples={samples}", "d=50").sample_values) >= 1

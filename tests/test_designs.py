@@ -206,12 +206,11 @@ class Counted(Matrix):
         return self.matrix.covariance(weight, data, memory[0])
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=label)
-def test_algorithms_ask_exactly_as_many_columns_as_they_say(algorithm):
+def asked(algorithm, design):
+    """The columns of V and of G that a run asks for, and the memory of it that is left."""
     problem, memory = gd_problem(
-        Deferred(), 0, n=500, d=200, algorithm=algorithm, wrap=lambda x: Counted(x.rows, x)
+        design, 0, n=500, d=200, algorithm=algorithm, wrap=lambda x: Counted(x.rows, x)
     )
-    right, left = algorithm.queries(TwoLayer(), 2)
 
     @jax.jit
     def trained(key):
@@ -219,9 +218,22 @@ def test_algorithms_ask_exactly_as_many_columns_as_they_say(algorithm):
         step = lambda s, _: (algorithm.step(s, problem), None)  # noqa: E731
         return jax.lax.scan(step, state, None, length=algorithm.steps)[0].memory
 
-    sides, asked = trained(jax.random.key(0))
-    assert asked.tolist() == [right + 2, left]
-    assert all(side.used <= count for side, count in zip(sides, asked, strict=True))
+    sides, counts = trained(jax.random.key(0))
+    return counts.tolist(), sides
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=label)
+def test_algorithms_ask_exactly_as_many_columns_as_they_say(algorithm):
+    right, left = algorithm.queries(TwoLayer(), 2)
+    assert asked(algorithm, Dense())[0] == [right + 2, left]
+
+
+def test_no_more_is_kept_of_an_x_never_drawn_than_was_asked():
+    algorithm = LayerwiseGd()
+    right, left = algorithm.queries(TwoLayer(), 2)
+    counts, sides = asked(algorithm, Deferred())
+    assert counts == [right + 2, left]
+    assert all(side.used <= count for side, count in zip(sides, counts, strict=True))
 
 
 def test_questions_of_any_size_are_answered():

@@ -113,7 +113,7 @@ def test_out_of_memory_with_the_smallest_chunk_is_an_error(monkeypatch):
 
     monkeypatch.setattr(execute.Executor, "_train", never)
     with pytest.raises(MemoryError, match=r"d=40, n=320: out of memory with 2 seed\(s\) at once"):
-        run(seeds=8, alpha=8.0)
+        run(seeds=8, alpha=8.0, runtime=Default(devices=2))
 
 
 PROCESS = """

@@ -213,7 +213,7 @@ def test_each_design_is_recorded_and_both_see_one_signal():
         ({"loss": "huber"}, "expected a Loss"),
         ({"design": Deferred(), "algorithm": LayerwiseGd(steps=50)}, "query columns"),
         (
-            {"runtime": Default(memory="10 KB")},
+            {"runtime": Default(memory="10 KB", devices=2)},
             "raise it, or take runtime.devices=1 or design=streamed",
         ),
     ],

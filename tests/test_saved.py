@@ -26,8 +26,9 @@ hydra:
     "name",
     [name if name in SOME else pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS],
 )
-def test_the_config_of_a_run_is_an_experiment_again(name, tmp_path):
+def test_an_experiment_is_built_and_the_config_of_its_run_is_it_again(name, tmp_path):
     config = compose_config([f"+experiment={name}", "seeds=3"])
+    assert {part.name for part in build_all(config).values()} == {name}
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
     again = compose_config([f"saved={tmp_path}"])
     assert OmegaConf.to_container(again, resolve=True) == OmegaConf.to_container(

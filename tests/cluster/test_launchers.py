@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from processes import QUICK, SAME_BITS
 from test_main import command
-from test_resume import same
+from test_resume import HUBER, same
 
 import mirage
 from mirage import record
 
 SWEEP = [
-    *("-m", "+experiment=huber_vs_mse", "theory=null", "d=20,25", "alpha=[4,9]"),
+    *("-m", *HUBER, "d=20,25", "alpha=[4,9]"),
     *("seeds=16", "algorithm.steps=400", "runtime.memory=4 MB", "runtime.seeds_at_once=1"),
 ]
 # What Hydra is told, and how a sweep ends of which a worker was killed. Ray starts the job again;
