@@ -22,13 +22,14 @@ from mirage.network import TwoLayer
 from mirage.targets import Hermite, Parity, Staircase
 
 
-def problem_of(design, *, n, d, target=None, seed=0, right=200, left=200, **model):
+def problem_of(design, *, n, d, target=None, seed=0, right=200, left=200, wrap=None, **model):
     target = target or Hermite()
     model = {"loss": Huber(), "activation": Cos(), "network": TwoLayer(), **samples(), **model}
 
     @eqx.filter_jit
     def drawn():
         x = matrix(design, seed, n=n, d=d, right=right, left=left)
+        x = wrap(x) if wrap else x
         return draw_problem(jax.random.key(100 + seed), x, jnp.eye(target.rank, d), target, **model)
 
     return drawn()
