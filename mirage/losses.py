@@ -64,7 +64,7 @@ def slopes(
     flat = [np.resize(v.ravel(), size) for v in (t, y)]
     with double_precision():
         traced = jax.tree.map(lambda v: jnp.asarray(v) if isinstance(v, float) else v, loss)
-        found = np.asarray(_slopes(traced, *map(jnp.asarray, flat)))
+        found = np.asarray(_slopes(traced, *map(jax.device_put, flat)))
     return found[: t.size].reshape(t.shape)
 
 

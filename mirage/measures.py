@@ -229,7 +229,8 @@ def population_error(
         shaped((cells,), intercept=intercept)
     with double_precision():
         a, b, m, q = (
-            jnp.asarray(np.asarray(field, np.float64)) for field in (readout, biases, overlap, gram)
+            jax.device_put(np.asarray(field, np.float64))
+            for field in (readout, biases, overlap, gram)
         )
         known = target_integrals(target)
         square, mean = (np.asarray(v) for v in _model_moments(activation, a, b, q))
@@ -264,7 +265,7 @@ def _integrals(target: Target) -> TargetIntegrals:
         parts, means, variances = [], [], []
         for part, active in terms:
             points, weights = rule(len(active))
-            g = np.asarray(part(jnp.asarray(points)))
+            g = np.asarray(part(jax.device_put(points)))
             parts.append((np.asarray(active, np.int32), points, weights * g))
             means.append(weights @ g)
             variances.append(weights @ g**2 - means[-1] ** 2)
@@ -282,7 +283,7 @@ def _mean_of_product(first: Part, second: Part) -> float:
     union = sorted({*on_f, *on_g})
     points, weights = rule(len(union))
     of_f, of_g = (
-        np.asarray(part(jnp.asarray(points[:, [union.index(i) for i in active]])))
+        np.asarray(part(jax.device_put(points[:, [union.index(i) for i in active]])))
         for part, active in ((f, on_f), (g, on_g))
     )
     return float(weights @ (of_f * of_g))
@@ -347,8 +348,8 @@ def bayes_error(
         points, weights = scattered(r, BELIEFS, seed=0)
         weights = exact_weights(points, weights, degree=8)
     with double_precision():
-        cells = [jnp.asarray(np.asarray(a, np.float64)) for a in (overlap, gram, covariance)]
-        means = _beliefs(channel, jnp.asarray(points.T), jnp.asarray(weights), *cells)
+        cells = [jax.device_put(np.asarray(a, np.float64)) for a in (overlap, gram, covariance)]
+        means = _beliefs(channel, *map(jax.device_put, (points.T, weights)), *cells)
     error = np.asarray(means) + target_integrals(target).square
     return np.where(_possible(gram, covariance), error, np.nan)
 

@@ -1,10 +1,9 @@
-"""JAX's random numbers on a CPU, the same bits, by a hash that is written out."""
+"""Threefry, the hash behind JAX's random numbers: written out for a CPU, with the same bits."""
 
 import functools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import threefry2x32_p
 from jax.interpreters import mlir
@@ -28,14 +27,14 @@ def write_out() -> None:
 
 
 def hashed(key_1, key_2, count_1, count_2):
-    """Threefry-2x32 of two counters under a key of two words, all uint32."""
-    a, b, *keys = jnp.broadcast_arrays(count_1, count_2, key_1, key_2)
-    keys.append(keys[0] ^ keys[1] ^ np.uint32(PARITY))
-    state = (a + keys[0], b + keys[1]), (*keys[1:], keys[0]), np.array(ROTATIONS, np.uint32)
-    if math.prod(a.shape) < FEW:
-        return jax.lax.fori_loop(0, 5, _four_rounds, state)[0]
+    """Threefry-2x32 of two counters under a key of two words, all uint32 of NumPy's or JAX's."""
+    words = count_1 + key_1, count_2 + key_2
+    keys = key_2, key_1 ^ key_2 ^ np.uint32(PARITY), key_1
+    state = words, keys, np.array(ROTATIONS, np.uint32)
+    if isinstance(words[0], jax.Array) and math.prod(words[0].shape) < FEW:
+        return jax.lax.fori_loop(np.uint32(0), np.uint32(5), _four_rounds, state)[0]
     for i in range(5):
-        state = _four_rounds(i, state)
+        state = _four_rounds(np.uint32(i), state)
     return state[0]
 
 
@@ -44,5 +43,15 @@ def _four_rounds(i, state):
     for bits in rotations[0]:
         a = a + b
         b = a ^ (b << bits | b >> (np.uint32(32) - bits))
-    mixed = a + keys[0], b + keys[1] + jnp.uint32(i + 1)
+    mixed = a + keys[0], b + keys[1] + i + np.uint32(1)
     return mixed, (*keys[1:], keys[0]), rotations[::-1]
+
+
+def fold_in(key: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """What `jax.random.fold_in` makes of keys (*shape, 2) and numbers (*shape), without a program.
+
+    Both are uint32; the keys are their data, as of `jax.random.key_data`.
+    """
+    with np.errstate(over="ignore"):  # single numbers warn where arrays wrap around
+        words = hashed(key[..., 0], key[..., 1], np.zeros_like(number), number)
+    return np.stack(words, axis=-1)

@@ -199,7 +199,7 @@ def test_a_search_finds_the_same_in_chunks_and_for_one_threshold_alone(searched)
                 **SMALL,
                 "d": [20],
                 "search": Bisection(low=1.0, high=2.2, tolerance=0.05, at_most=0.5),
-                "runtime": Default(memory="1.05 MB"),
+                "runtime": Default(memory="1.05 MB", devices=2),
             }
         )
     )

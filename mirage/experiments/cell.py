@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from mirage import threefry
 from mirage.algorithms import draw_problem, train
 from mirage.experiments.experiment import Experiment, Setup
 from mirage.experiments.plan import Batch, cells_at_once
@@ -21,13 +22,9 @@ def seed_keys(experiment: Experiment, d: int, seeds: np.ndarray) -> np.ndarray:
 
     Their data, (seeds, streams, 2): made ahead, so that no program has to be compiled with them.
     """
-    root = jax.random.fold_in(jax.random.key(experiment.root_seed), d)
-
-    def streams(seed):
-        key = jax.random.fold_in(root, seed)
-        return jax.vmap(lambda place: jax.random.fold_in(key, place))(jnp.arange(len(STREAMS)))
-
-    return np.asarray(jax.random.key_data(jax.vmap(streams)(jnp.asarray(seeds, jnp.uint32))))
+    root = threefry.fold_in(np.array([0, experiment.root_seed], np.uint32), np.array(d, np.uint32))
+    of_seeds = threefry.fold_in(root, seeds.astype(np.uint32))
+    return threefry.fold_in(of_seeds[:, None], np.arange(len(STREAMS), dtype=np.uint32)[None])
 
 
 def stream(keys: Key[Array, " streams"], name: str) -> Key[Array, ""]:

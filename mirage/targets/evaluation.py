@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -46,7 +45,7 @@ def _in_blocks(function: Callable, h: np.ndarray) -> np.ndarray:
         for place in range(0, len(flat), size):
             block = flat[place : place + size]
             filled = np.concatenate([block, np.repeat(block[:1], size - len(block), axis=0)])
-            parts.append(np.asarray(function(jnp.asarray(filled), place))[: len(block)])
+            parts.append(np.asarray(function(jax.device_put(filled), place))[: len(block)])
     result = np.concatenate(parts) if parts else np.zeros((0, 1))
     return result.reshape(*h.shape[:-1], result.shape[-1])
 
