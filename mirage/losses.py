@@ -5,7 +5,6 @@ arXiv 2511.15120): the loss is a preprocessing of the labels. MSE passes −y, H
 """
 
 import abc
-import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -49,6 +48,10 @@ class Loss(Option, abc.ABC):
         return jax.jvp(lambda prediction: self(prediction, y), (t,), (jnp.ones_like(t),))[1]
 
 
+# What `slopes` fills arrays up to.
+SIZES = [2**10, *(2**k for k in range(16, 64, 3))]
+
+
 def slopes(
     loss: Loss, t: Float[np.ndarray, "*shape"], y: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
@@ -60,7 +63,7 @@ def slopes(
     """
     t, y = as_array("t", t), as_array("y", y)
     shaped(t.shape, y=y)
-    size = 2 ** max(10, math.ceil(math.log2(max(t.size, 1))))
+    size = next(size for size in SIZES if size >= t.size)
     flat = [np.resize(v.ravel(), size) for v in (t, y)]
     with double_precision():
         traced = jax.tree.map(lambda v: jnp.asarray(v) if isinstance(v, float) else v, loss)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from mirage import threefry
 from mirage.precision import double_precision
 from mirage.targets.base import Target
 
@@ -23,10 +24,10 @@ def labels(
     target: Target, h: Float[np.ndarray, "*batch r"], *, seed: int
 ) -> Float[np.ndarray, "*batch"]:
     """A label for each h; the same seed and shape give the same noise."""
-    key = jax.random.key(seed)
+    key = np.array([0, seed], np.uint32)
 
     def draw(block, place):
-        return _labels(target, jax.random.fold_in(key, place), block)
+        return _labels(target, threefry.fold_in(key, np.array(place, np.uint32)), block)
 
     return _in_blocks(draw, h)[..., 0]
 
@@ -56,8 +57,8 @@ def _values(target, block):
 
 
 @eqx.filter_jit
-def _labels(target, key, block):
-    return target.draw(key, block)[:, None]
+def _labels(target, key_data, block):
+    return target.draw(jax.random.wrap_key_data(key_data), block)[:, None]
 
 
 @eqx.filter_jit
