@@ -7,6 +7,7 @@ import abc
 import functools
 import inspect
 import itertools
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -262,10 +263,10 @@ def target_integrals(target: Target) -> TargetIntegrals:
 def _integrals(target: Target) -> TargetIntegrals:
     with double_precision():
         terms = target.parts()
+        rules = [rule(len(active)) for _, active in terms]
+        values = _evaluated([part for part, _ in terms], [points for points, _ in rules])
         parts, means, variances = [], [], []
-        for part, active in terms:
-            points, weights = rule(len(active))
-            g = np.asarray(part(jax.device_put(points)))
+        for (_, active), (points, weights), g in zip(terms, rules, values, strict=True):
             parts.append((np.asarray(active, np.int32), points, weights * g))
             means.append(weights @ g)
             variances.append(weights @ g**2 - means[-1] ** 2)
@@ -282,11 +283,20 @@ def _mean_of_product(first: Part, second: Part) -> float:
     (f, on_f), (g, on_g) = first, second
     union = sorted({*on_f, *on_g})
     points, weights = rule(len(union))
-    of_f, of_g = (
-        np.asarray(part(jax.device_put(points[:, [union.index(i) for i in active]])))
-        for part, active in ((f, on_f), (g, on_g))
-    )
+    columns = [[union.index(i) for i in active] for active in (on_f, on_g)]
+    of_f, of_g = _evaluated([f, g], [points[:, some] for some in columns])
     return float(weights @ (of_f * of_g))
+
+
+def _evaluated(functions: list[Callable], points: list[np.ndarray]) -> list[np.ndarray]:
+    """Each function at its points: few in one program, many one operation after the other."""
+
+    def all_of_them(points):
+        return [function(h) for function, h in zip(functions, points, strict=True)]
+
+    few = len(functions) <= 8  # more would take longer to compile together
+    evaluated = jax.jit(all_of_them) if few else all_of_them
+    return [np.asarray(values) for values in evaluated(jax.device_put(points))]
 
 
 @functools.partial(jax.jit, static_argnums=0)
