@@ -56,20 +56,20 @@ def drawn(target, omega, v, count, seed):
     rng = np.random.default_rng(seed)
     h = rng.multivariate_normal(omega, v, count)
     with jax.enable_x64(True):
-        y = target.draw(jax.random.key(seed), jnp.asarray(h))
+        y = jax.jit(target.draw)(jax.random.key(seed), jnp.asarray(h))
     return h, np.asarray(y)
 
 
 @pytest.mark.parametrize("rho", [-0.95, -0.4, 0.0, 0.6, 0.97])
 def test_same_sign_is_the_bivariate_normal_distribution(rho):
-    rng = np.random.default_rng(1)
+    rng, compiled = np.random.default_rng(1), jax.jit(same_sign)
     for a, b in rng.normal(size=(12, 2)) * 2.5:
         law = multivariate_normal([0, 0], [[1, rho], [rho, 1]])
         exact = law.cdf([a, b]) + law.cdf([-a, -b])
         with jax.enable_x64(True):
-            out = same_sign(*(jnp.asarray(x, np.float64) for x in (a, b, rho)))
+            out = compiled(*(np.float64(x) for x in (a, b, rho)))
         assert float(out.log_probability) == pytest.approx(np.log(exact), abs=1e-7, rel=1e-9)
-        single = same_sign(*(jnp.asarray(x, np.float32) for x in (a, b, rho)))
+        single = compiled(*(np.float32(x) for x in (a, b, rho)))
         assert float(single.log_probability) == pytest.approx(np.log(exact), abs=1e-5, rel=1e-5)
 
 
@@ -77,7 +77,7 @@ def test_same_sign_is_the_bivariate_normal_distribution(rho):
 def test_far_out_nothing_overflows(far):
     for dtype in (np.float32, np.float64):
         with jax.enable_x64(dtype == np.float64):
-            out = same_sign(*(jnp.asarray(x, dtype) for x in (far, -far, 0.3)))
+            out = jax.jit(same_sign)(*(dtype(x) for x in (far, -far, 0.3)))
             values = [out.log_probability, *out.first, *out.second]
         assert np.isfinite(np.asarray(values)).all()
 
@@ -94,13 +94,14 @@ def test_the_law_of_independent_signs_on_lines_is_that_on_a_grid():
 
     with jax.enable_x64(True):
         omega = [jnp.asarray(x).reshape(np.roll((-1, 1, 1), i)) for i, x in enumerate(lines)]
-        law = independent_signs(omega, jnp.asarray(scale))
+        signs = jax.jit(independent_signs)
+        law = signs(omega, jnp.asarray(scale))
         for place, sign in enumerate((1.0, -1.0)):
-            value, pull = jax.vjp(lambda o, s=sign: expected(o, s), jnp.asarray(grid))
-            (slopes,) = pull(jnp.ones_like(value))
+            value = jax.jit(expected)(grid, sign)
+            slopes = jax.jit(jax.grad(lambda o, s: expected(o, s).sum()))(grid, sign)
             np.testing.assert_allclose(law.log_probability[place], value, rtol=1e-9)
             np.testing.assert_allclose(law.slopes[:, place], slopes, rtol=1e-7)
-        far = independent_signs([1e4 * o for o in omega], jnp.asarray(scale))
+        far = signs([1e4 * o for o in omega], jnp.asarray(scale))
         assert all(np.isfinite(np.asarray(a)).all() for a in far)
 
 
@@ -155,8 +156,8 @@ def test_probabilities_of_both_signs_add_up(target):
     with jax.enable_x64(True):
         y = jnp.asarray([1.0, -1.0])
         o = jnp.broadcast_to(jnp.asarray(omega)[:, None], (r, 2))
-        probability = np.exp(channel(y, o, jnp.asarray(v)).log_evidence)
-        predicted = channel.predict(o, jnp.asarray(v))
+        probability = np.exp(jax.jit(channel)(y, o, jnp.asarray(v)).log_evidence)
+        predicted = jax.jit(channel.predict)(o, jnp.asarray(v))
     assert probability.sum() == pytest.approx(1, abs=2e-6 if r == 3 else 1e-12)
     assert float(predicted[0]) == pytest.approx(probability[0] - probability[1], abs=2e-6)
 
