@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tables import ALGORITHMS, LOSSES, SLOW_BUT_DENSE, label, samples, target_for
-from test_designs import flat, matrix
+from test_designs import flat, forward, matrix
 
 from mirage.activations import Activation, Cos, Erf, Quadratic, Relu, Tanh
 from mirage.algorithms import LayerwiseGd, OnlineSgd, PowerIteration, Problem, draw_problem, train
@@ -105,7 +105,7 @@ def test_gd_with_weight_decay_one_over_eta_is_power_iteration(design):
 def test_power_iteration_is_the_power_of_the_explicit_matrix():
     n, d, eta, steps = 700, 30, 0.7, 5
     problem, memory = problem_of(Dense(), n=n, d=d, activation=Quadratic())
-    x = flat(problem.matrix.rows, problem.matrix.forward(jnp.eye(d), None)[0]).astype(np.float64)
+    x = flat(problem.matrix.rows, forward(problem.matrix, jnp.eye(d), None)[0]).astype(np.float64)
     y = np.asarray(problem.labels).reshape(-1)[:n].astype(np.float64)
     slopes = -np.clip(y, -1, 1)
     sigma = x.T @ ((slopes - slopes.mean())[:, None] * x) / n

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from test_algorithms import problem_of, trained
-from test_designs import flat
+from test_designs import flat, forward
 
 import mirage
 from mirage import Experiment, simulate
@@ -38,7 +38,7 @@ def test_every_layer_follows_its_gradient(per_dimension):
     problem, memory = problem_of(
         Dense(), n=n, d=d, loss=Huber(), activation=Tanh(), network=FOUR, target=Hermite(noise=0.1)
     )
-    x = jnp.asarray(flat(problem.matrix.rows, problem.matrix.forward(jnp.eye(d), None)[0]))
+    x = jnp.asarray(flat(problem.matrix.rows, forward(problem.matrix, jnp.eye(d), None)[0]))
     y = problem.labels.reshape(-1)[:n]
 
     def loss(parameters):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tables import SLOW_BUT_DENSE, label
 from test_algorithms import problem_of, trained
-from test_designs import flat
+from test_designs import flat, forward
 
 import mirage
 from mirage import figures
@@ -32,7 +32,7 @@ MODEL = {"target": SINE, "loss": Mse(), "activation": Tanh(), "network": WIDE}
 
 def samples_of(problem, n, d):
     rows = problem.matrix.rows
-    x = flat(rows, problem.matrix.forward(jnp.eye(d), None)[0]).astype(np.float64)
+    x = flat(rows, forward(problem.matrix, jnp.eye(d), None)[0]).astype(np.float64)
     return x, np.asarray(problem.labels).reshape(-1)[:n].astype(np.float64)
 
 
@@ -75,7 +75,7 @@ def test_the_gram_of_features_is_that_of_the_rows(design):
     weights = problem.network.init(jax.random.key(0), problem.directions)[1]
     rows = ridge_rows(problem.activation, jnp.linspace(-1, 1, 60))
     gram, _ = problem.matrix.gram(rows, weights, (problem.labels,), memory)
-    z, _ = problem.matrix.forward(weights, memory)
+    z, _ = forward(problem.matrix, weights, memory)
     z, y = flat(problem.matrix.rows, z), np.asarray(problem.labels).reshape(-1)[:n]
     phi = np.column_stack([np.tanh(z + np.linspace(-1, 1, 60)), y, np.ones(n)])
     np.testing.assert_allclose(gram, phi.T @ phi, rtol=1e-4, atol=1e-2)

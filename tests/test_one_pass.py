@@ -55,9 +55,10 @@ def one_pass_problem(algorithm, *, n, d, target, network, loss=None, activation=
 
 def plainly(algorithm, problem, n, key):
     """The same in NumPy, float64, a batch at a time, with every weight moved at once."""
-    a, weights = problem.network.init(jax.random.split(key, 3)[0], problem.directions)
+    first = jax.random.split(key, 3)[0]
+    a, weights = eqx.filter_jit(problem.network.init)(first, problem.directions)
     a, w = np.asarray(a, np.float64), np.asarray(weights, np.float64)
-    b = np.asarray(problem.network.init_biases(jax.random.split(key, 3)[0]), np.float64)
+    b = np.asarray(problem.network.init_biases(first), np.float64)
     d, size = w.shape[1], algorithm.batch_size
     if algorithm.spherical:
         w /= np.linalg.norm(w, axis=1, keepdims=True)
@@ -70,12 +71,14 @@ def plainly(algorithm, problem, n, key):
     if algorithm.inner_step_size is not None:
         inner = algorithm.inner_step_size / d
 
+    @jax.jit
+    def slopes(z, y):
+        slope = problem.loss.slope(a @ problem.activation(z), y) / len(y)
+        return a[:, None] * slope[None] * problem.activation.derivative(z)
+
     def gradient(w, x, y):
         with jax.enable_x64(True):
-            z = jnp.asarray(w @ x.T + b[:, None])
-            f = a @ np.asarray(problem.activation(z))
-            slope = np.asarray(problem.loss.slope(jnp.asarray(f), jnp.asarray(y))) / len(y)
-            return (a[:, None] * slope * np.asarray(problem.activation.derivative(z))) @ x
+            return np.asarray(slopes(w @ x.T + b[:, None], y)) @ x
 
     for first in range(0, n // size * size, size):
         batch = x[first : first + size], y[first : first + size].astype(np.float64)

@@ -169,7 +169,7 @@ def test_a_step_is_the_gradient_of_the_loss_of_the_network(scenario, loss):
             f = network_output(w1, b1, w2, b2, w3, c, x, jnp.tanh)
             return (loss(f, jnp.asarray(y)) - centre * f).mean()
 
-        by_first, by_second, by_third = jax.grad(risk, (0, 1, 2))(w1, w2, w3)
+        by_first, by_second, by_third = jax.jit(jax.grad(risk, (0, 1, 2)))(w1, w2, w3)
         first = w1 - rate * (m * by_first + decay * w1)
         joint = scenario == "joint"
         second = w2 - joint * rate * math.sqrt(p / m) * by_second

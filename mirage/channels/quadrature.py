@@ -224,9 +224,9 @@ def _sharpness(target: Target, likelihood: Likelihood) -> float:
     h, w = _typical(target)
     y = evaluation.labels(target, h, seed=0)
     with double_precision():
-        gradient = jax.vmap(jax.grad(likelihood.log_likelihood, argnums=1))
-        square = (gradient(jnp.asarray(y), jnp.asarray(h)) ** 2).sum(axis=1)
-        return float(w @ np.asarray(square))
+        gradient = jax.jit(jax.vmap(jax.grad(likelihood.log_likelihood, argnums=1)))
+        square = np.asarray(gradient(y, h)) ** 2
+        return float(w @ square.sum(axis=1))
 
 
 def quadrature(target: Target) -> Quadrature:

@@ -279,7 +279,7 @@ def _panels(line: LineLevelSet, scale: float) -> tuple[tuple[float, float], ...]
     cuts = {0.0, -REACH, REACH, *(x for b in branches for x in b[:2] if abs(x) < REACH)}
     if len(levels) and len(levels) * len(branches) < MOST_CUTS:
         with double_precision():
-            _, (roots, log_weights) = line.roots(jnp.asarray(levels))
+            _, (roots, log_weights) = jax.jit(lambda y: line.roots(y))(levels)
             found = np.asarray(roots)[np.isfinite(np.asarray(log_weights))]
             cuts |= {float(x) for x in found if abs(x) < REACH}
     cuts |= {x for x in MORE_CUTS if min(abs(x - cut) for cut in cuts) > 0.4}

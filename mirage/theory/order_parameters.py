@@ -282,6 +282,7 @@ def as_arrays(dynamics: Dynamics) -> Dynamics:
     return jax.tree.map(lambda v: jnp.asarray(v, jnp.float64), dynamics)
 
 
+@jax.jit
 def _largest_cosine(state, basis):
     along = jnp.linalg.norm(state.overlap @ basis.T, axis=1)
     return (along / jnp.sqrt(jnp.maximum(jnp.diag(state.gram), 1e-300))).max()
