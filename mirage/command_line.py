@@ -105,16 +105,20 @@ def lead(config: DictConfig, parts: dict[str, Experiment], output: Path, command
             where = list(part.dimensions)
             log.info("%s: d=%s, %d seeds", part.name, where, part.seeds)
     total = sum(part.cells for part in parts.values())
+    # Several processes would have to agree on what is there: together they start anew.
+    journal = None if experiment.runtime.distributed else Journal(output, key)
     status = record.Record(
         output, fingerprint=key, figure=config.figure, total=total or None, command=command
     )
-    # Several processes would have to agree on what is there: together they start anew.
-    journal = None if experiment.runtime.distributed else Journal(output, key)
     keeper = Keeper(journal=journal, watch=status.advance, goes_on=journal is not None)
     try:
         (output / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
         results = simulate(experiment if len(parts) == 1 else parts, output, keeper=keeper)
         save(results, output)
+        present(results, config, output, experiment)
+        failures = json.loads(results.attrs.get("failures", "[]"))
+        if not failures:
+            status.end("finished")
     except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or what a cluster's signal made of it
         keeper.flush()
         status.end("interrupted")
@@ -129,12 +133,9 @@ def lead(config: DictConfig, parts: dict[str, Experiment], output: Path, command
             raise
         where = _shown(output / FAILURE)
         raise RunError(f"{type(error).__name__}: {error}; the traceback is in {where}") from error
-    present(results, config, output, experiment)
-    failures = json.loads(results.attrs.get("failures", "[]"))
     if failures:
         keeper.flush()
         report_failures(failures, output, status)
-    status.end("finished")
     for name in (FAILURE, FAILURES):  # of an earlier try
         (output / name).unlink(missing_ok=True)
     if journal is not None:

@@ -267,6 +267,27 @@ def test_a_loss_that_raises_leaves_its_traceback_and_the_other_losses(tmp_path):
     assert results.cos_best.sel(loss="huber").notnull().all()
 
 
+FIGURE = """
+import os, signal
+from mirage.figures import figure
+
+
+@figure
+def own(dataset):
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_run_that_is_interrupted_while_its_figure_is_drawn_says_so(tmp_path):
+    (tmp_path / "own.py").write_text(FIGURE)
+    own = ["plugins=[own.py]", "figure=own", *SMALL, "hydra.run.dir=here"]
+    done = command(*own, cwd=tmp_path)
+    assert done.returncode == 130, done.stderr
+    assert "the same command goes on" in done.stderr
+    assert record.read(tmp_path / "here")["state"] == "interrupted"
+    assert mirage.load(tmp_path / "here").cos_best.notnull().all()
+
+
 # As a launcher of a cluster does, whose signal ends the process with SystemExit.
 LAUNCHED = """
 import signal, sys
@@ -279,8 +300,8 @@ main()
 @pytest.mark.slow
 def test_interrupts_and_kills_lose_nothing(tmp_path):
     """Ctrl-C, SIGKILL and a cluster's signal at different moments, then the same numbers."""
-    arguments = [*HUBER, "seeds=40", "algorithm.steps=30", "d=[20,30]", "alpha=[4,9,15]"]
-    arguments += ["runtime.devices=1", "runtime.memory=8 MB"]
+    arguments = ["+experiment=huber_vs_mse", "theory=null", "seeds=40", "algorithm.steps=30"]
+    arguments += ["d=[20,30]", "alpha=[4,9,15]", "runtime.devices=1", "runtime.memory=8 MB"]
     whole = command(*arguments, "hydra.run.dir=whole", cwd=tmp_path, **SAME_BITS)
     assert whole.returncode == 0, whole.stderr
     run = [sys.executable, "-c", LAUNCHED, *arguments, "hydra.run.dir=killed"]
