@@ -27,7 +27,10 @@ def write_out() -> None:
 
 
 def hashed(key_1, key_2, count_1, count_2):
-    """Threefry-2x32 of two counters under a key of two words, all uint32 of NumPy's or JAX's."""
+    """The two words that Threefry-2x32 makes of two counters under a key of two words.
+
+    All are uint32, of NumPy's or JAX's, in shapes that broadcast together.
+    """
     words = count_1 + key_1, count_2 + key_2
     keys = key_2, key_1 ^ key_2 ^ np.uint32(PARITY), key_1
     state = words, keys, np.array(ROTATIONS, np.uint32)
