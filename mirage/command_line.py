@@ -351,8 +351,6 @@ def main() -> None:
         hydra.main(str(folder("conf")), "config", version_base="1.3")(task)()
     except ConfigError as error:
         sys.exit(_fail(str(error), 2))
-    except BrokenPipeError:  # whoever read our output has gone
-        sys.exit(1)
     except OSError as error:
         sys.exit(_fail(f"hydra.run.dir: cannot write there: {_reason(error)}", 2))
     except RunError as error:

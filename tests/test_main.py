@@ -1,12 +1,15 @@
 """The command line, in processes of its own: what it leaves behind, and its exit codes."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from processes import SAME_BITS, python
+from processes import QUICK, SAME_BITS, python
 
 import mirage
+from mirage import record
 from mirage.folders import folder
 
 SMALL = ["d=[20]", "alpha=[4,9]", "seeds=2", "algorithm.steps=2", "algorithm.readout_steps=2"]
@@ -87,6 +90,19 @@ def test_a_mistake_is_one_line_exit_code_2_and_nothing_written(arguments, code, 
     assert len(done.stderr.strip().splitlines()) <= 2
     assert "Traceback" not in done.stderr
     assert os.listdir(tmp_path) == []
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_says(tmp_path):
+    words = [sys.executable, "-m", "mirage", *SMALL, "hydra.run.dir=here"]
+    gone, said = os.pipe()
+    os.close(gone)
+    with open(said, "w") as nowhere:
+        pipes = {"stdout": nowhere, "stderr": subprocess.PIPE, "text": True}
+        done = subprocess.run(words, cwd=tmp_path, env=QUICK, check=False, **pipes)
+    assert done.returncode == 0, done.stderr
+    assert "Error" not in done.stderr
+    assert record.read(tmp_path / "here")["state"] == "finished"
+    assert mirage.load(tmp_path / "here").cos_best.notnull().all()
 
 
 def test_overrides_and_options_stand_in_any_order(tmp_path):
