@@ -60,7 +60,8 @@ def additive_labels(target: Target, *, known: int = 0) -> AdditiveLabels:
     directions with a summand that is not even.
     """
     check_additive(target)
-    h = (np.arange(POINTS) + 0.5) * (2 * HALF_WIDTH / POINTS) - HALF_WIDTH
+    above = (np.arange(POINTS // 2) + 0.5) * (2 * HALF_WIDTH / POINTS)
+    h = np.concatenate([-above[::-1], above])
     weights = np.exp(-(h**2) / 2)
     weights /= weights.sum()
     with double_precision():
@@ -76,16 +77,24 @@ def additive_labels(target: Target, *, known: int = 0) -> AdditiveLabels:
         raise ValueError(f"target={target.name()}: the label is constant, or not finite")
     step = max(width, 1e-300)
 
-    def transform(value, weight):
-        """The Fourier series of a summand's measure, each point shared by two labels."""
+    def transforms(value):
+        """The Fourier series of a summand's measure, and of that weighted with h² − 1 and with h:
+        each point is shared by two labels. Of an even summand half the points say all.
+        """
+        weightings = [weights, weights * (h**2 - 1), weights * h]
+        if np.array_equal(value, value[::-1]):
+            value = value[: POINTS // 2]
+            weightings = [2 * weight[: POINTS // 2] for weight in weightings[:2]]
         place = (value - value.min()) / step
         first = place.astype(np.int64)
         share = place - first
-        measure = np.bincount(first, weight * (1 - share), minlength=size)
-        measure += np.bincount(first + 1, weight * share, minlength=size)
-        return np.fft.rfft(measure)
+        for weight in weightings:
+            measure = np.bincount(first, weight * (1 - share), minlength=size)
+            measure += np.bincount(first + 1, weight * share, minlength=size)
+            yield np.fft.rfft(measure)
 
-    series = np.array([transform(v, weights) for v in values])
+    found = [list(transforms(value)) for value in values]
+    series = np.array([one[0] for one in found])
     frequencies = 2 * np.pi * np.arange(size // 2 + 1) / (size * step)
     noise = np.exp(-target.noise * frequencies**2 / 2 + 1j * 0)
     if target.noise:  # the grid begins `room` below
@@ -95,11 +104,10 @@ def additive_labels(target: Target, *, known: int = 0) -> AdditiveLabels:
         return np.fft.irfft(spectrum, size)
 
     others = _all_but_one(series, noise)
-    moments = [transform(value, weights * (h**2 - 1)) for value in values]
-    own = np.array([back(moment * rest) for moment, rest in zip(moments, others, strict=True)])
+    own = np.array([back(one[1] * rest) for one, rest in zip(found, others, strict=True)])
     probability = np.maximum(back(others[0] * series[0]), 0.0)
-    first = [transform(v, weights * h) for v in values]
-    odd = [k for k, spectrum in enumerate(first) if np.abs(spectrum).max() > EVEN]
+    first = {k: one[2] for k, one in enumerate(found) if len(one) > 2}
+    odd = [k for k, spectrum in first.items() if np.abs(spectrum).max() > EVEN]
     pairs = None
     if len(odd) > 1:
         if r > MAX_PAIRS:
