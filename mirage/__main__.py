@@ -27,11 +27,12 @@ def main() -> None:
         return
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is not None:  # closed by whoever started us
-            file = Unread(stream.fileno(), "w", closefd=False)
-            how = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
-            text: Any = io.TextIOWrapper(file, stream.encoding, stream.errors, **how)
-            setattr(sys, name, text)
+        # Not one that was closed, or that a notebook put there.
+        if stream is not None and stream is getattr(sys, f"__{name}__"):
+            file = io.BufferedWriter(Unread(stream.fileno(), "w", closefd=False))
+            by_line = stream.line_buffering or stream.write_through
+            words = io.TextIOWrapper(file, stream.encoding, stream.errors, line_buffering=by_line)
+            setattr(sys, name, words)
     gc.disable()  # nothing that is imported is garbage; `run` enables it
     from mirage.command_line import main as run
 

@@ -1,5 +1,6 @@
 """Targets of many features: the law of their labels, learning curves, spectra, two stages."""
 
+import itertools
 import logging
 
 import jax
@@ -48,6 +49,7 @@ def law_of(target, loss=None):
     [
         Hierarchical(features=2, link="h", strengths=[0.6, 0.8]),
         Hierarchical(features=3, link=["h", "He2(h)", "abs(h)"], noise=0.3),
+        Hierarchical(features=3, link=["h", "He2(h)", "tanh(h)"]),
         Committee(rank=3),
         Hermite(),
         SingleIndex(noise=0.5),
@@ -66,7 +68,8 @@ def test_moments_of_labels_are_those_of_samples(target):
         t, grid = function(y), function(labels.labels)
         pairs = [(t, grid @ labels.probability)]
         pairs += [(t * (h[:, k] ** 2 - 1), grid @ labels.own[k]) for k in range(target.rank)]
-        for (j, k), values in (labels.pairs or {}).items():
+        for j, k in itertools.combinations(range(target.rank), 2):
+            values = (labels.pairs or {}).get((j, k), 0 * grid)  # none: it is zero
             pairs.append((t * h[:, j] * h[:, k], grid @ values))
         for sampled, exact in pairs:
             sigma = sampled.std() / np.sqrt(len(sampled))

@@ -64,6 +64,7 @@ def additive_labels(target: Target, *, known: int = 0) -> AdditiveLabels:
     h = np.concatenate([-above[::-1], above])
     weights = np.exp(-(h**2) / 2)
     weights /= weights.sum()
+    weightings = np.array([weights, weights * (h**2 - 1), weights * h])
     with double_precision():
         parts = sorted(target.parts(), key=lambda part: part[1])[known:]
         values = [np.asarray(part(jnp.asarray(h[:, None])), np.float64) for part, _ in parts]
@@ -79,16 +80,16 @@ def additive_labels(target: Target, *, known: int = 0) -> AdditiveLabels:
 
     def transforms(value):
         """The Fourier series of a summand's measure, and of that weighted with h² − 1 and with h:
-        each point is shared by two labels. Of an even summand half the points say all.
+        each point is shared by two labels. Of an even summand half the points say all, and the
+        last, which is zero, is left out.
         """
-        weightings = [weights, weights * (h**2 - 1), weights * h]
+        weighted = weightings
         if np.array_equal(value, value[::-1]):
-            value = value[: POINTS // 2]
-            weightings = [2 * weight[: POINTS // 2] for weight in weightings[:2]]
+            value, weighted = value[: POINTS // 2], 2 * weightings[:2, : POINTS // 2]
         place = (value - value.min()) / step
         first = place.astype(np.int64)
         share = place - first
-        for weight in weightings:
+        for weight in weighted:
             measure = np.bincount(first, weight * (1 - share), minlength=size)
             measure += np.bincount(first + 1, weight * share, minlength=size)
             yield np.fft.rfft(measure)
