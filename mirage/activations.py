@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from mirage.gaussian import line_rule
 from mirage.hermite import normalised_hermite
 from mirage.options import Option
+from mirage.places import diagonal
 from mirage.trigonometry import cos
 
 # For smoothing: exact to 1e-9 for tanh with a variance up to 25.
@@ -60,7 +61,7 @@ class Activation(Option, abc.ABC):
         Closed forms where there is one; here an integral over z_j of σ(z_j) E[σ(z_k) | z_j].
         """
         points, weights = (jnp.asarray(v, mean.dtype) for v in line_rule(*PAIR_LINE))
-        variance = jnp.diag(covariance)
+        variance = diagonal(covariance)
         safe = jnp.where(variance > 0, variance, 1)
 
         def row(j):
@@ -86,7 +87,7 @@ class Cos(Activation):
 
     def products(self, mean, covariance):
         """½ (E cos(z_j − z_k) + E cos(z_j + z_k))."""
-        variance = jnp.diag(covariance)
+        variance = diagonal(covariance)
         total = variance[:, None] + variance[None]
         difference = self.smoothed(mean[:, None] - mean[None], total - 2 * covariance)
         return (difference + self.smoothed(mean[:, None] + mean[None], total + 2 * covariance)) / 2
@@ -104,7 +105,7 @@ class Quadratic(Activation):
 
     def products(self, mean, covariance):
         """E z_j² E z_k² + 2 c² + 4 mean_j mean_k c, c their covariance (Isserlis)."""
-        square = self.smoothed(mean, jnp.diag(covariance))
+        square = self.smoothed(mean, diagonal(covariance))
         means = jnp.outer(mean, mean)
         return jnp.outer(square, square) + 2 * covariance**2 + 4 * means * covariance
 
@@ -175,7 +176,7 @@ class Exponential(Activation):
 
     def products(self, mean, covariance):
         """e^{m_j + m_k − 1 + Var(z_j + z_k)/2}."""
-        variance = jnp.diag(covariance)
+        variance = diagonal(covariance)
         spread = variance[:, None] + variance[None] + 2 * covariance
         return jnp.exp(mean[:, None] + mean[None] + spread / 2 - 1)
 

@@ -8,8 +8,10 @@ from jaxtyping import Array, Float
 
 def probabilists_hermite(degree: int, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """He_k(x), by the recurrence He_{k+1} = x He_k − k He_{k−1}; same shape and dtype as x."""
-    previous, current = jnp.zeros_like(x), jnp.ones_like(x)
-    for k in range(degree):
+    if degree == 0:
+        return jnp.ones_like(x)
+    previous, current = jnp.ones_like(x), x
+    for k in range(1, degree):
         previous, current = current, x * current - k * previous
     return current
 

@@ -21,6 +21,7 @@ from mirage.arguments import finite, non_negative, shaped
 from mirage.channels.channel import Channel
 from mirage.gaussian import exact_weights, line_rule, rule, scattered
 from mirage.options import Option, require
+from mirage.places import diagonal
 from mirage.precision import double_precision
 from mirage.targets import Part, Target
 
@@ -305,7 +306,7 @@ def _model_moments(activation, *cells):
 
     def one(cell):
         a, b, q = cell
-        return a @ activation.products(b, q) @ a, a @ activation.smoothed(b, jnp.diag(q))
+        return a @ activation.products(b, q) @ a, a @ activation.smoothed(b, diagonal(q))
 
     return jax.lax.map(one, cells)
 
@@ -317,7 +318,7 @@ def _overlap_with_part(activation, active, points, g, *cells):
     def one(cell):
         a, b, m, q = cell
         m = m[:, active]
-        rest = jnp.maximum(jnp.diag(q) - (m**2).sum(axis=1), 0)
+        rest = jnp.maximum(diagonal(q) - (m**2).sum(axis=1), 0)
 
         def neuron(total, values):
             a_j, b_j, m_j, rest_j = values

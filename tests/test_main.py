@@ -35,7 +35,7 @@ def test_a_run_leaves_results_figures_config_and_log(tmp_path):
 
 @pytest.mark.slow
 def test_a_multirun_gives_the_numbers_of_the_grid(tmp_path):
-    grid = [*SMALL[2:], "+experiment=huber_vs_mse", "theory=null"]
+    grid = [*SMALL[2:], "+experiment=huber_vs_mse", "compare.loss=[mse]", "theory=null"]
     here = {"cwd": tmp_path, **SAME_BITS}
     jobs = command("-m", *grid, "d=20,25", "alpha=4,9", "hydra.sweep.dir=jobs", **here)
     assert jobs.returncode == 0, jobs.stderr

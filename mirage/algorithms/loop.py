@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Int, Key
 from mirage.algorithms.base import Algorithm, Problem, Trained, order_parameters
 from mirage.algorithms.fresh import sampled_error
 from mirage.designs import Memory, Window
+from mirage.places import at, diagonal, full_pieces, pieces, put
 
 # Networks up to this width keep Q at every save, not only its diagonal.
 GRAM_WIDTH = 32
@@ -43,7 +44,7 @@ def train(
 
     def observe(state):
         seen = algorithm.order_parameters(state, problem)
-        seen["norm"] = jnp.sqrt(jnp.diag(seen["gram"]))
+        seen["norm"] = jnp.sqrt(diagonal(seen["gram"]))
         if len(seen["norm"]) > GRAM_WIDTH:
             del seen["gram"]
         seen |= algorithm.observe(state)
@@ -55,14 +56,14 @@ def train(
 
     def advance(carry):
         save, state, taken, trajectory = carry
-        new = _advanced(algorithm, problem, state, marks[save], marks[save + 1])
+        new = _advanced(algorithm, problem, state, at(marks, save), at(marks, save + 1))
         stopped = algorithm.stopped(state)
         if stopped is False:
             state, taken = new, taken + 1
         else:  # an algorithm that stopped stays where it is, whoever goes on beside it
             state = jax.tree.map(lambda a, b: jnp.where(stopped, a, b), state, new)
             taken = taken + jnp.where(stopped, 0, 1)
-        trajectory = jax.tree.map(lambda t, o: t.at[save + 1].set(o), trajectory, observe(state))
+        trajectory = jax.tree.map(lambda t, o: put(t, save + 1, o), trajectory, observe(state))
         return save + 1, state, taken, trajectory
 
     def unfinished(carry):
@@ -130,7 +131,7 @@ def _advanced(
         seen = eqx.tree_at(lambda p: p.window, problem, window, is_leaf=lambda x: x is None)
         return algorithm.step(state, seen)
 
-    return jax.lax.fori_loop(done // size, (until + size - 1) // size, visit, state)
+    return jax.lax.fori_loop(full_pieces(done, size), pieces(until, size), visit, state)
 
 
 @jax.custom_batching.custom_vmap

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mirage.algorithms.one_pass import OnePass, cosines, one_step, score
+from mirage.places import full_pieces, piece, replace
 
 
 class State(eqx.Module):
@@ -41,20 +42,20 @@ class OnlineSgd(OnePass):
 
         def batch(index, carry):
             c, scale = carry
-            at = index * size
-            gram = jax.lax.dynamic_slice_in_dim(rows.gram, at, size, axis=1)
-            now = jax.lax.dynamic_slice_in_dim(z, at, size, axis=1) - c @ gram
-            own = jax.lax.dynamic_slice_in_dim(gram, at, size, axis=0)
-            slope = score(problem, a, b, jax.lax.dynamic_slice_in_dim(y, at, size))
+            first = index * size
+            gram = piece(rows.gram, first, size, axis=1)
+            now = piece(z, first, size, axis=1) - c @ gram
+            own = piece(gram, first, size, axis=0)
+            slope = score(problem, a, b, piece(y, first, size, axis=0))
             done = one_step(self, rule, slope, scale[:, None] * now, own)
             grown = scale * (1 + done.along)
-            c = jax.lax.dynamic_update_slice_in_dim(
-                c, done.coefficients / grown[:, None], at, axis=1
-            )
+            c = replace(c, first, done.coefficients / grown[:, None], axis=1)
             return c, grown / (1 + done.excess)
 
         start = jnp.zeros_like(z), jnp.ones_like(a)
-        c, scale = jax.lax.fori_loop(window.first // size, window.last // size, batch, start)
+        c, scale = jax.lax.fori_loop(
+            full_pieces(window.first, size), full_pieces(window.last, size), batch, start
+        )
         weights = scale[:, None] * (state.weights - rows.combine(c))
         if self.spherical:  # what rounding has added
             weights = weights / jnp.linalg.norm(weights, axis=1, keepdims=True)

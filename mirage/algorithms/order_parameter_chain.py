@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from mirage.algorithms.one_pass import OnePass, cosines, one_step, score
 from mirage.options import require
+from mirage.places import at, diagonal, full_pieces
 from mirage.small_matrices import any_root
 from mirage.wishart import wishart_root
 
@@ -63,7 +64,7 @@ class OrderParameterChain(OnePass):
         rank, d = problem.directions.shape
         a, overlap, gram = problem.network.init_order_parameters(key, rank=rank, d=d)
         if self.spherical:
-            norm = jnp.sqrt(jnp.diag(gram))
+            norm = jnp.sqrt(diagonal(gram))
             overlap, gram = overlap / norm[:, None], gram / (norm[:, None] * norm[None])
         m, q = Compensated.of(overlap), Compensated.of(gram)
         return State(m, q, a, problem.network.init_biases(key), _cosine(m, q))
@@ -85,10 +86,11 @@ class OrderParameterChain(OnePass):
         def batch(index, carry):
             m_now, q_now = carry
             overlap, square = m_now.value, q_now.value
-            h = g[index, :rank]
-            z = overlap @ h + any_root(square - overlap @ overlap.T) @ g[index, rank:]
-            slope = score(problem, state.output_weights, state.biases, labels[index])
-            done = one_step(self, rule, slope, z, gram[index])
+            own = at(g, index)
+            h = own[:rank]
+            z = overlap @ h + any_root(square - overlap @ overlap.T) @ own[rank:]
+            slope = score(problem, state.output_weights, state.biases, at(labels, index))
+            done = one_step(self, rule, slope, z, at(gram, index))
             c, along, excess = done
             norm = 1 + excess
             shrink = along - excess
@@ -97,10 +99,10 @@ class OrderParameterChain(OnePass):
             shrinks = shrink[:, None] + shrink[None] + jnp.outer(along, along)
             shrinks = shrinks - jnp.outer(excess, excess)
             cross = (c @ z.T) * (1 + along)[None]
-            moved = shrinks * square - cross - cross.T + c @ gram[index] @ c.T
+            moved = shrinks * square - cross - cross.T + c @ at(gram, index) @ c.T
             return m_now.plus(change), q_now.plus(moved / jnp.outer(norm, norm))
 
-        first, last = window.first // size, window.last // size
+        first, last = full_pieces(window.first, size), full_pieces(window.last, size)
         m, q = jax.lax.fori_loop(first, last, batch, (state.overlap, state.gram))
         q = jax.tree.map(lambda x: (x + x.T) / 2, q)
         if self.spherical:
@@ -119,7 +121,7 @@ class OrderParameterChain(OnePass):
 
 def _on_the_sphere(overlap: Compensated, gram: Compensated) -> tuple[Compensated, Compensated]:
     """Rows of norm 1 again: where E[C z] > 0, what rounding has added to a norm would grow."""
-    excess = jnp.diag(gram.value) - 1 + jnp.diag(gram.missing)
+    excess = diagonal(gram.value) - 1 + diagonal(gram.missing)
     root = jnp.sqrt(1 + excess)
     shrink = -excess / (root * (1 + root))  # 1/√(1 + excess) − 1
     both = shrink[:, None] + shrink[None] + jnp.outer(shrink, shrink)
@@ -127,4 +129,4 @@ def _on_the_sphere(overlap: Compensated, gram: Compensated) -> tuple[Compensated
 
 
 def _cosine(overlap: Compensated, gram: Compensated) -> Float[Array, ""]:
-    return cosines(overlap.value, jnp.sqrt(jnp.diag(gram.value)))
+    return cosines(overlap.value, jnp.sqrt(diagonal(gram.value)))

@@ -13,6 +13,7 @@ from mirage.activations import Activation
 from mirage.algorithms.base import Problem
 from mirage.designs import Rows
 from mirage.options import Number
+from mirage.places import at
 
 
 def ridge_solution(
@@ -90,8 +91,8 @@ def readout_gd(
 
     def gradient(a):
         def visit(b, total):
-            slope = rows.keep(b, problem.loss.slope(a @ features[b], labels[b]))
-            return total + features[b] @ slope
+            slope = rows.keep(b, problem.loss.slope(a @ at(features, b), at(labels, b)))
+            return total + at(features, b) @ slope
 
         return rows.fold(visit, jnp.zeros_like(a)) / n + weight_decay * a
 

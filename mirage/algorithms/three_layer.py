@@ -14,6 +14,7 @@ from mirage.algorithms.base import Algorithm, Cost, Problem
 from mirage.algorithms.feature_overlaps import feature_overlap, linear_overlaps
 from mirage.algorithms.fresh import fresh_gram, mean_square_error
 from mirage.algorithms.readout import ridge_readout
+from mirage.places import at
 
 SCENARIOS = ("I", "II", "III", "joint")
 
@@ -212,10 +213,10 @@ class ThreeLayer(Algorithm):
         z, memory = problem.matrix.forward(state.weights, state.memory)
 
         def visit(b, gradients):
-            u, f = layers.second_inputs(z[b]), layers.output(z[b])
-            slope = rows.keep(b, problem.loss.slope(f, problem.labels[b]) - state.centre)
+            u, f = layers.second_inputs(at(z, b)), layers.output(at(z, b))
+            slope = rows.keep(b, problem.loss.slope(f, at(problem.labels, b)) - state.centre)
             by_u = slope[None] * layers.readout[:, None] * layers.activation.derivative(u)
-            second = gradients[0] + by_u @ layers.first_features(z[b]).T
+            second = gradients[0] + by_u @ layers.first_features(at(z, b)).T
             return second, gradients[1] + layers.activation(u) @ slope
 
         start = (jnp.zeros_like(layers.second), jnp.zeros_like(layers.readout))

@@ -13,6 +13,7 @@ from mirage.designs.rows import Rows
 from mirage.designs.windows import BlockOfRows, Window
 from mirage.inputs import Inputs
 from mirage.options import Option
+from mirage.places import at, put
 
 # What a matrix remembers of the products asked so far: nothing for a stored one.
 Memory = Any
@@ -81,8 +82,10 @@ class Matrix(eqx.Module):
 
         def visit(b, carry):
             g, sums, held = carry
-            block, summed, kept = function((g if in_place else z)[b], *(array[b] for array in data))
-            g = g.at[b].set(self.rows.keep(b, block))
+            block, summed, kept = function(
+                at(g if in_place else z, b), *(at(array, b) for array in data)
+            )
+            g = put(g, b, self.rows.keep(b, block))
             return g, self.rows.add(b, sums, summed), self.rows.put(b, held, kept)
 
         start = z if in_place else jnp.zeros((self.rows.blocks, *like.shape), like.dtype)
@@ -103,7 +106,9 @@ class Matrix(eqx.Module):
         A drawn matrix overrides it to make φ block by block.
         """
         z, memory = self.forward(v, memory)
-        return self.rows.gram_of(lambda b: function(z[b], *(array[b] for array in data))), memory
+        return self.rows.gram_of(
+            lambda b: function(at(z, b), *(at(array, b) for array in data))
+        ), memory
 
 
 class DesignChoice(Option, abc.ABC):

@@ -23,6 +23,7 @@ from mirage.designs.base import Design, Matrix
 from mirage.designs.deferred_rows import deferred_rows
 from mirage.designs.rows import Rows, block_count, grains
 from mirage.options import require
+from mirage.places import at, diagonal, piece, pieces, put, replace
 
 BLOCK = 4096
 # Numbers a row that blocks are made for where kernels are slow to start.
@@ -96,13 +97,11 @@ def combine(
 
     def visit(s, total):
         first = s * size
-        c = jax.lax.dynamic_slice_in_dim(
-            coefficients, first, size, axis=1, allow_negative_indices=False
-        )
+        c = piece(coefficients, first, size, axis=1)
         return total + c @ read(columns, block, first, size)
 
     start = jnp.zeros((coefficients.shape[0], columns.shape[2]), columns.dtype)
-    return jax.lax.fori_loop(0, (used + size - 1) // size, visit, start)
+    return jax.lax.fori_loop(0, pieces(used, size), visit, start)
 
 
 def inner(
@@ -118,12 +117,10 @@ def inner(
     def visit(s, products):
         first = s * size
         product = v @ read(columns, block, first, size).T
-        return jax.lax.dynamic_update_slice_in_dim(
-            products, product, first, axis=1, allow_negative_indices=False
-        )
+        return replace(products, first, product, axis=1)
 
     start = jnp.zeros((v.shape[0], columns.shape[1]), v.dtype)
-    return jax.lax.fori_loop(0, (used + size - 1) // size, visit, start)
+    return jax.lax.fori_loop(0, pieces(used, size), visit, start)
 
 
 def extend(
@@ -143,27 +140,27 @@ def extend(
     old = jnp.arange(basis.shape[1]) < used
 
     def place(square):
-        return jax.lax.dynamic_update_slice_in_dim(nothing, square, used, axis=1)
+        return replace(nothing, used, square, axis=1)
 
     # Squares of small entries would be lost below 1e-38.
     size = jnp.abs(v).max(axis=(0, 2))
     v = v / jnp.where(size > 0, size, 1)[None, :, None]
-    basis = jax.lax.dynamic_update_slice_in_dim(basis, v, used, axis=1)
+    basis = replace(basis, used, v, axis=1)
     gram = rows.fold(lambda b, total: total + inner(read(v, b, 0, k), basis, b, end), nothing)
-    norm = jnp.sqrt(jnp.diag(jax.lax.dynamic_slice_in_dim(gram, used, k, axis=1)))
+    norm = jnp.sqrt(diagonal(piece(gram, used, k, axis=1)))
 
     def improve(turn, carry):
         basis, gram, coefficients, triangle, new = carry
         last = turn == len(SHIFTS) - 1
         inside = jnp.where(old, gram, 0)
-        square = jax.lax.dynamic_slice_in_dim(gram, used, k, axis=1)
-        length = jnp.sqrt(jnp.diag(square))
-        new = new & (jnp.diag(triangle) * length > NEW * norm)
+        square = piece(gram, used, k, axis=1)
+        length = jnp.sqrt(diagonal(square))
+        new = new & (diagonal(triangle) * length > NEW * norm)
         scale = jnp.where(new, length, 1)
-        shift = jnp.asarray(SHIFTS, v.dtype)[turn]
+        shift = at(jnp.asarray(SHIFTS, v.dtype), turn)
         # The Gram matrix of what lies outside the basis, its vectors scaled to unit norm.
         outside = (square - inside @ inside.T) / jnp.outer(scale, scale)
-        outside = jnp.where(jnp.outer(new, new), outside, 0) + jnp.diag(jnp.where(new, shift, 1))
+        outside = jnp.where(jnp.outer(new, new), outside, 0) + eye * jnp.where(new, shift, 1)[None]
         factor = scale[:, None] * lapack.cholesky(outside)
         undo = lapack.solve_lower(factor, eye)
         # Zeros for what is not new; they go behind the others in the end.
@@ -212,7 +209,7 @@ def normal_columns(
     k = len(like)
     nothing = jnp.zeros((k, rows.size), like.dtype)
     if jax.default_backend() == "cpu":
-        return jax.lax.fori_loop(0, new, lambda j, g: g.at[j].set(column(j)), nothing)
+        return jax.lax.fori_loop(0, new, lambda j, g: put(g, j, column(j)), nothing)
     some = jnp.arange(k) < new
     return jnp.where(some[:, None], jax.vmap(column)(jnp.arange(k)), nothing)
 
@@ -314,9 +311,9 @@ class DeferredMatrix(Matrix):
         def visit(b, total):
             # The barriers keep XLA from drawing it again for every use.
             g = jax.lax.optimization_barrier(self.rows.drawn(draw, b, axis=0))
-            x = g + (right.answers[b].T - g @ basis.T) @ basis
+            x = g + (at(right.answers, b).T - g @ basis.T) @ basis
             x = jax.lax.optimization_barrier(x)
-            w = self.rows.keep(b, weight(*(array[b] for array in data)))
+            w = self.rows.keep(b, weight(*(at(array, b) for array in data)))
             return total + (w[:, None] * x).T @ x
 
         start = jnp.zeros((self.d, self.d), basis.dtype)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from mirage import lapack
 from mirage.designs.windows import BlockOfRows, Window
+from mirage.places import diagonal
 from mirage.wishart import wishart_root
 
 
@@ -49,7 +50,7 @@ def deferred_rows(
     stacked = jnp.concatenate([v, jax.random.normal(key_frame, (few, d), v.dtype)])
     basis, triangle = lapack.qr(stacked.T)
     # Signs that do not depend on how a reflection is chosen: the frame is uniform.
-    signs = jnp.where(jnp.diag(triangle) < 0, -1, 1).astype(v.dtype)[k:]
+    signs = jnp.where(diagonal(triangle) < 0, -1, 1).astype(v.dtype)[k:]
     return DeferredRows(
         products=triangle[:k, :k].T @ along,
         gram=along.T @ along + root @ root.T,

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from mirage.designs.base import Design, Matrix
 from mirage.designs.rows import Rows, block_count, grains
 from mirage.designs.windows import DrawnRows
+from mirage.places import at
 
 # 512 rows of a few hundred columns are a megabyte: they stay in cache for the second product.
 BLOCK = 512
@@ -42,12 +43,12 @@ class DrawnMatrix(Matrix):
     def backward(self, g, memory):
         d = jax.eval_shape(self.block, self.rows.count).shape[-1]
         start = jnp.zeros((g.shape[1], d), g.dtype)
-        return self.rows.fold(lambda b, total: total + g[b] @ self.block(b), start), memory
+        return self.rows.fold(lambda b, total: total + at(g, b) @ self.block(b), start), memory
 
     def covariance(self, weight, data, memory):
         def visit(b, total):
             x = self.block(b)
-            w = self.rows.keep(b, weight(*(array[b] for array in data)))
+            w = self.rows.keep(b, weight(*(at(array, b) for array in data)))
             return total + (w[:, None] * x).T @ x
 
         d = jax.eval_shape(self.block, self.rows.count).shape[-1]
@@ -55,7 +56,7 @@ class DrawnMatrix(Matrix):
 
     def gram(self, function, v, data, memory):
         def features(b):
-            return function(self._forward(self.block(b), v), *(array[b] for array in data))
+            return function(self._forward(self.block(b), v), *(at(array, b) for array in data))
 
         return self.rows.gram_of(features), memory
 
@@ -64,7 +65,7 @@ class DrawnMatrix(Matrix):
 
         def visit(b, carry):
             x = self.block(b)
-            g, summed, kept = function(self._forward(x, v), *(array[b] for array in data))
+            g, summed, kept = function(self._forward(x, v), *(at(array, b) for array in data))
             product, sums, held = carry
             product = product + self.rows.keep(b, g) @ x
             return product, self.rows.add(b, sums, summed), self.rows.put(b, held, kept)
@@ -84,7 +85,7 @@ class DenseMatrix(DrawnMatrix):
     seed: Int[Array, ""]
 
     def block(self, b):
-        return self.stored[self.seed, b]
+        return at(self.stored, self.seed, b)
 
     def grain(self, g):
         size = self.rows.grain

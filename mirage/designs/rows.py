@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mirage.arguments import whole
+from mirage.places import at, pieces, put
 
 # Numbers in a block of a seed where kernels are slow to start: enough to fill an accelerator.
 FILLING = 2**20
@@ -96,16 +97,15 @@ class Rows(eqx.Module):
 
     def fold(self, visit: Callable[[Any, Any], Any], start: Any) -> Any:
         """`start = visit(block, start)` for each block up to the bound, in order."""
-        used = (self.bound + self.size - 1) // self.size
-        return jax.lax.fori_loop(0, used, visit, start)
+        return jax.lax.fori_loop(0, pieces(self.bound, self.size), visit, start)
 
     def map(self, function: Callable[..., Array], *arrays: Array) -> Array:
         """`function(block, *blocks of arrays)` for each block; zero beyond the count."""
         like = jax.eval_shape(function, self.count, *(a[0] for a in arrays))
 
         def visit(block, out):
-            value = function(block, *(a[block] for a in arrays))
-            return out.at[block].set(self.keep(block, value))
+            value = function(block, *(at(a, block) for a in arrays))
+            return put(out, block, self.keep(block, value))
 
         return self.fold(visit, jnp.zeros((self.blocks, *like.shape), like.dtype))
 
@@ -123,14 +123,14 @@ class Rows(eqx.Module):
 
     def put(self, block: Any, held: Any, values: Any) -> Any:
         """`held` with one block replaced by a tree of arrays `(..., size)`."""
-        return jax.tree.map(lambda h, v: h.at[block].set(self.keep(block, v)), held, values)
+        return jax.tree.map(lambda h, v: put(h, block, self.keep(block, v)), held, values)
 
     def mean(self, function: Callable[..., Array], *arrays: Array) -> Array:
         """The mean over rows of `function(*blocks of arrays)`, whose last axis is rows."""
         like = jax.eval_shape(function, *(a[0] for a in arrays))
 
         def visit(block, total):
-            return self.add(block, total, function(*(a[block] for a in arrays)))
+            return self.add(block, total, function(*(at(a, block) for a in arrays)))
 
         total = self.fold(visit, self.no_sums(like))
         return total / self.count.astype(total.dtype)
@@ -150,4 +150,4 @@ class Rows(eqx.Module):
     ) -> Float[Array, "k l"]:
         """left rightᵀ, summed over rows."""
         start = jnp.zeros((left.shape[1], right.shape[1]), left.dtype)
-        return self.fold(lambda b, total: total + left[b] @ right[b].T, start)
+        return self.fold(lambda b, total: total + at(left, b) @ at(right, b).T, start)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
@@ -13,6 +14,11 @@ from mirage.options import Option
 
 # g = Σ of functions of few directions each: (function of h restricted to them, the directions).
 Part = tuple[Callable[[Array], Array], tuple[int, ...]]
+
+
+def restricted(h: Float[Array, "*batch r"], axes: tuple[int, ...]) -> Float[Array, "*batch k"]:
+    """h restricted to some directions: slices, which compile sooner than `h[..., axes]`."""
+    return jnp.concatenate([h[..., i : i + 1] for i in axes] or [h[..., :0]], axis=-1)
 
 
 class Target(Option, abc.ABC):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mirage.expressions import Expression
-from mirage.targets.base import Target
+from mirage.targets.base import Target, restricted
 
 MAX_FEATURES = 10**6
 
@@ -74,4 +74,4 @@ class Hierarchical(Target):
         if isinstance(self.link, str):  # one evaluation for all
             (link,) = self._links()[:1]
             return link(h=h) @ jnp.asarray(self.amplitudes(), h.dtype)
-        return sum(part(h[..., active]) for part, active in self.parts())
+        return sum(part(restricted(h, active)) for part, active in self.parts())

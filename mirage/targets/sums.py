@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from mirage.hermite import normalised_hermite
 from mirage.options import require
-from mirage.targets.base import Target
+from mirage.targets.base import Target, restricted
 
 Coefficients = tuple[tuple[float, tuple[int, ...]], ...]
 
@@ -74,7 +74,7 @@ class SumOfProducts(Target, abc.ABC):
         return [self._part(c, degrees) for c, degrees in self.terms]
 
     def __call__(self, h):
-        return sum(part(h[..., active]) for part, active in self.parts())
+        return sum(part(restricted(h, active)) for part, active in self.parts())
 
 
 class Hermite(SumOfProducts):
