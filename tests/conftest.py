@@ -6,7 +6,6 @@ import importlib
 import os
 import sys
 import tempfile
-from pathlib import Path
 
 import jax
 import pytest
@@ -23,12 +22,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 malloc = {"mxfast": 0, "mmap_threshold": 2**32, "trim_threshold": 2**33}
 tunables = ":".join(f"glibc.malloc.{name}={value}" for name, value in malloc.items())
 os.environ.setdefault("GLIBC_TUNABLES", tunables)
-# Before anything of JAX runs: two CPU devices, and for commands a compilation cache of the test
-# run's own.
+# Before anything of JAX runs: two CPU devices, and a compilation cache of the test run's own.
 jax.config.update("jax_num_cpu_devices", 2)
 os.environ.setdefault("XDG_CACHE_HOME", tempfile.mkdtemp(prefix="mirage-tests-"))
-# Hardly a program of one test is another's: keeping them takes longer than it saves. Commands do.
-jax.config.update("jax_enable_compilation_cache", False)
 # Where a line of a program comes from, which XLA would carry through its passes.
 jax.config.update("jax_traceback_in_locations_limit", 0)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -67,6 +63,8 @@ def pytest_runtest_setup(item):
     _options[0] = OPTIONS[marks[-1]] if marks else QUICK
     # A program for several devices takes a sixth more to compile.
     _devices[0] = None if "bits" in marks else 1
+    # Compiled in another way, or by what a test put in the place of something.
+    sys.modules["mirage.experiments.programs"].forget()
 
 
 def _compile_options(*arguments, env_options_overrides=None, **named):
@@ -79,15 +77,11 @@ _options, _devices = [QUICK], [None]
 _as_users, compiler.get_compile_options = compiler.get_compile_options, _compile_options
 
 
-# Linux lets a process map 65530 pieces of memory. A program takes seven, and there are thousands.
-MAPS, MANY = Path("/proc/self/maps"), 40_000
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _programs_are_forgotten():
+    """A process may map 65530 pieces of memory; a program takes seven, and there are thousands."""
     yield
-    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY:
-        jax.clear_caches()
+    jax.clear_caches()
 
 
 CHECKED = (
@@ -105,7 +99,7 @@ def pytest_configure(config):
             importlib.import_module(f"mirage.{name}")
     sys.modules["mirage.threefry"].write_out()  # before whatever test is the first
     # Memory of a compilation serves the next, of which there are thousands.
-    sys.modules["mirage.experiments.execute"].release_memory = lambda: None
+    sys.modules["mirage.experiments.programs"].release_memory = lambda: None
     runtime = sys.modules["mirage.runtime"].Runtime
     mesh = runtime.mesh
     runtime.mesh = lambda self: mesh(dataclasses.replace(self, devices=self.devices or _devices[0]))

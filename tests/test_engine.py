@@ -17,7 +17,7 @@ import mirage
 from mirage import Experiment, simulate
 from mirage.algorithms import LayerwiseGd
 from mirage.designs import Auto, Deferred, Dense, DesignChoice, Streamed
-from mirage.experiments import execute
+from mirage.experiments import execute, programs
 from mirage.experiments.plan import Plan
 from mirage.inputs import Gaussian, Rademacher
 from mirage.losses import Huber, Mse
@@ -222,3 +222,49 @@ def test_a_process_takes_the_cores_that_it_is_given(told, cores, monkeypatch):
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     assert available_cores() == cores
+
+
+def test_what_was_compiled_serves_other_numbers_and_nothing_else():
+    def compiled(**changes):
+        results = run(alpha=[8.0], **changes)
+        return results, json.loads(results.attrs["compilations"])
+
+    other = {"algorithm": LayerwiseGd(steps=3, readout_steps=3, step_size=0.5), "root_seed": 1}
+    first, both = compiled()
+    served, none = compiled(**other)
+    assert (both, none) == ({"draw": 1, "train": 1}, {"draw": 0, "train": 0})
+    assert not np.array_equal(first.cos_best, served.cos_best)
+    programs.forget()
+    for name, values in compiled(**other)[0].data_vars.items():
+        np.testing.assert_array_equal(values, served[name], err_msg=str(name))
+    for change in ({"loss": Mse()}, {"save_weights": True}):
+        assert compiled(**change)[1] == {"draw": 0, "train": 1}
+    assert compiled(inputs=Rademacher())[1] == {"draw": 1, "train": 1}
+
+
+def test_a_loss_that_is_defined_again_is_another():
+    def loss(scale):
+        class Scaled(Huber):
+            """A loss of the user's own, in a notebook."""
+
+            def slope(self, t, y):
+                return scale * super().slope(t, y)
+
+        return Scaled()
+
+    one, two, three = (run(alpha=[8.0], loss=loss(scale)) for scale in (1.0, 1.0, 0.5))
+    np.testing.assert_array_equal(one.cos_best, two.cos_best)
+    assert not np.array_equal(one.cos_best, three.cos_best)
+
+
+def test_the_last_programs_are_kept_and_those_without_an_identity_never():
+    x = np.ones(3, np.float32)
+    keep = [programs.compiled(k, lambda x: x + 1, (x,))[1] for k in range(programs.MOST + 1)]
+    assert all(keep)
+    double = lambda x: 2 * x  # noqa: E731
+    kept, now = programs.compiled(1, double, (x,))
+    assert not now
+    np.testing.assert_array_equal(kept(x), x + 1)  # the identity says what it is
+    assert programs.compiled(0, double, (x,))[1]  # the oldest is gone
+    assert programs.compiled(1, double, (np.ones(4, np.float32),))[1]
+    assert all(programs.compiled([1], double, (x,))[1] for _ in range(2))

@@ -21,7 +21,9 @@ def test_every_place_of_an_array_is_read_and_written():
         expected[i] = -1
         np.testing.assert_array_equal(jax.jit(put)(ARRAY, i, -jnp.ones((3, 5))), expected)
     places = jnp.asarray([2, 0, 2])
-    np.testing.assert_array_equal(jax.vmap(at, (None, 0))(jnp.asarray(ARRAY), places), ARRAY[[2, 0, 2]])
+    np.testing.assert_array_equal(
+        jax.vmap(at, (None, 0))(jnp.asarray(ARRAY), places), ARRAY[[2, 0, 2]]
+    )
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

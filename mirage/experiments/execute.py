@@ -19,12 +19,12 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mirage.designs import Design
+from mirage.experiments import programs
 from mirage.experiments.cell import run_seed, seed_keys, stream
 from mirage.experiments.experiment import Experiment
 from mirage.experiments.families import Family, as_array
 from mirage.experiments.journal import Journal
 from mirage.experiments.plan import Batch, Plan
-from mirage.runtime import compiler_options, release_memory
 
 log = logging.getLogger(__name__)
 # What XLA says of an array that does not fit.
@@ -119,7 +119,6 @@ class Executor:
         self.mesh: Mesh = experiment.runtime.mesh()
         self.plan = Plan(experiment, devices=self.mesh.size)
         self.clock = Clock()
-        self._compiled: dict[Any, Any] = {}
         self._current: Batch | None = None
         self._held: tuple[Any, Any] = (None, None)
         self._bar: Any = None
@@ -133,7 +132,7 @@ class Executor:
     def run(self, batch: Batch, cells: Iterable[tuple[Family, int]]) -> Iterator[Block]:
         """The results of some cells of a batch, for all seeds; a chunk that does not fit halves."""
         if batch is not self._current:
-            self._current, self._held, self._compiled = batch, (None, None), {}
+            self._current, self._held = batch, (None, None)
         cells = list(cells)
         first, seeds = 0, self.experiment.seeds
         while first < seeds:
@@ -150,7 +149,8 @@ class Executor:
                         f"design={batch.design.name()}; take a smaller n, fewer devices "
                         "(runtime.devices) or another design"
                     ) from error
-                self._held, self._compiled = (None, None), {}
+                self._held = (None, None)
+                programs.forget()
                 log.warning(
                     "d=%d: out of memory with %d seeds at once; going on with %d",
                     batch.d,
@@ -285,16 +285,17 @@ class Executor:
 
         return spread
 
-    def _compile(self, kind: str, key: Any, function, *args):
-        """The function compiled for such arguments, once for each key."""
-        if key not in self._compiled:
-            start = time.perf_counter()
-            lowered = jax.jit(function).lower(*args)
-            self._compiled[key] = lowered.compile(compiler_options())
-            release_memory()
+    def _compile(self, kind: str, batch: Batch, settings: Any, function, *args):
+        """The function compiled for such arguments, for every seed of a batch."""
+        start = time.perf_counter()
+        design = _identity(batch.design)
+        identity = (kind, self.mesh, design, batch.d, batch.n_max, batch.width, settings)
+        over_seeds = self._over_seeds(function, batch.width)
+        program, now = programs.compiled(identity, over_seeds, args)
+        if now:
             self.clock.lap("compile", start)
             self.clock.compilations[kind] += 1
-        return self._compiled[key]
+        return program
 
     def _draw(self, batch, keys, held):
         """The random arrays of a chunk; kept until another chunk is drawn."""
@@ -310,7 +311,7 @@ class Executor:
             return batch.design.draw(stream(keys, "matrix"), inputs, n_max=batch.n_max, d=batch.d)
 
         args = (keys, (), np.int32(0), jax.tree.map(as_array, numbers))
-        compiled = self._compile("draw", None, self._over_seeds(draw, batch.width), *args)
+        compiled = self._compile("draw", batch, _identity(static), draw, *args)
         start = time.perf_counter()
         drawn = jax.block_until_ready(compiled(*args))
         self.clock.lap("draw", start)
@@ -328,8 +329,8 @@ class Executor:
 
         args = (keys, drawn, np.asarray(sizes, np.int32), lanes)
         args = (*args, jax.tree.map(as_array, numbers))
-        kind = (family.names, len(sizes))
-        compiled = self._compile("train", kind, self._over_seeds(seed, batch.width), *args)
+        settings = (_identity(static), _identity(rest), keep)
+        compiled = self._compile("train", batch, settings, seed, *args)
         start = time.perf_counter()
         values = compiled(*args)
         if jax.process_count() > 1:
@@ -337,6 +338,12 @@ class Executor:
         values = jax.tree.map(lambda a: np.asarray(a)[:seeds], values)
         self.clock.lap("train", start)
         return values
+
+
+def _identity(settings: Any) -> Any:
+    """What makes settings that are compiled with a program the same as others."""
+    leaves, structure = jax.tree.flatten(settings)
+    return structure, tuple(leaves)
 
 
 def _is_number(leaf: Any) -> bool:
