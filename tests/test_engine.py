@@ -242,29 +242,42 @@ def test_what_was_compiled_serves_other_numbers_and_nothing_else():
     assert compiled(inputs=Rademacher())[1] == {"draw": 1, "train": 1}
 
 
-def test_a_loss_that_is_defined_again_is_another():
-    def loss(scale):
-        class Scaled(Huber):
-            """A loss of the user's own, in a notebook."""
+SCALE = {"by": 1.0}
 
-            def slope(self, t, y):
-                return scale * super().slope(t, y)
 
-        return Scaled()
+class Scaled(Huber):
+    """A loss of the user's own, which calls what may change beside it."""
 
-    one, two, three = (run(alpha=[8.0], loss=loss(scale)) for scale in (1.0, 1.0, 0.5))
+    def slope(self, t, y):
+        return SCALE["by"] * super().slope(t, y)
+
+
+def test_what_calls_code_of_the_user_is_compiled_anew(monkeypatch):
+    one, two = (run(alpha=[8.0], loss=Scaled()) for _ in range(2))
+    monkeypatch.setitem(SCALE, "by", 0.5)
+    three = run(alpha=[8.0], loss=Scaled())
     np.testing.assert_array_equal(one.cos_best, two.cos_best)
     assert not np.array_equal(one.cos_best, three.cos_best)
+    for results in (one, two, three):  # X is drawn by what is not the user's
+        assert json.loads(results.attrs["compilations"])["train"] == 1
+    chunks = run(alpha=[8.0], loss=Scaled(), seeds=9, runtime=Default(memory="3 MB"))
+    assert json.loads(chunks.attrs["plan"])["chunks"][0]["seeds"] < 9
+    assert json.loads(chunks.attrs["compilations"])["train"] == 1  # once for all chunks
 
 
-def test_the_last_programs_are_kept_and_those_without_an_identity_never():
-    x = np.ones(3, np.float32)
-    keep = [programs.compiled(k, lambda x: x + 1, (x,))[1] for k in range(programs.MOST + 1)]
-    assert all(keep)
-    double = lambda x: 2 * x  # noqa: E731
-    kept, now = programs.compiled(1, double, (x,))
-    assert not now
-    np.testing.assert_array_equal(kept(x), x + 1)  # the identity says what it is
-    assert programs.compiled(0, double, (x,))[1]  # the oldest is gone
-    assert programs.compiled(1, double, (np.ones(4, np.float32),))[1]
-    assert all(programs.compiled([1], double, (x,))[1] for _ in range(2))
+def test_the_last_programs_are_kept_and_each_is_that_of_its_settings():
+    def compiled(k, settings=(), size=3):
+        x = np.ones(size, np.float32)
+        program, now = programs.compiled(k, settings, lambda x: x + k, (x,))
+        np.testing.assert_array_equal(program(x), x + k)
+        return now
+
+    assert all(compiled(k) for k in range(programs.MOST + 1))
+    assert not compiled(1)
+    assert compiled(0)  # the oldest is gone
+    assert compiled(1, size=4)
+    assert compiled(1, settings=(Huber(),))
+    assert not compiled(1, settings=(Huber(),))
+    assert compiled(1, settings=(Huber(delta=2.0),))  # a number that is compiled with it
+    for settings in (Scaled(), [1], lambda x: x):
+        assert all(compiled(1, settings=(settings,)) for _ in range(2))

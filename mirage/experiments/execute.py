@@ -119,6 +119,7 @@ class Executor:
         self.mesh: Mesh = experiment.runtime.mesh()
         self.plan = Plan(experiment, devices=self.mesh.size)
         self.clock = Clock()
+        self._compiled: dict[Any, Any] = {}
         self._current: Batch | None = None
         self._held: tuple[Any, Any] = (None, None)
         self._bar: Any = None
@@ -132,7 +133,7 @@ class Executor:
     def run(self, batch: Batch, cells: Iterable[tuple[Family, int]]) -> Iterator[Block]:
         """The results of some cells of a batch, for all seeds; a chunk that does not fit halves."""
         if batch is not self._current:
-            self._current, self._held = batch, (None, None)
+            self._current, self._held, self._compiled = batch, (None, None), {}
         cells = list(cells)
         first, seeds = 0, self.experiment.seeds
         while first < seeds:
@@ -149,7 +150,7 @@ class Executor:
                         f"design={batch.design.name()}; take a smaller n, fewer devices "
                         "(runtime.devices) or another design"
                     ) from error
-                self._held = (None, None)
+                self._held, self._compiled = (None, None), {}
                 programs.forget()
                 log.warning(
                     "d=%d: out of memory with %d seeds at once; going on with %d",
@@ -285,17 +286,22 @@ class Executor:
 
         return spread
 
-    def _compile(self, kind: str, batch: Batch, settings: Any, function, *args):
-        """The function compiled for such arguments, for every seed of a batch."""
-        start = time.perf_counter()
-        design = _identity(batch.design)
-        identity = (kind, self.mesh, design, batch.d, batch.n_max, batch.width, settings)
-        over_seeds = self._over_seeds(function, batch.width)
-        program, now = programs.compiled(identity, over_seeds, args)
-        if now:
-            self.clock.lap("compile", start)
-            self.clock.compilations[kind] += 1
-        return program
+    def _compile(self, kind: str, key: Any, batch: Batch, settings: Any, function, *args):
+        """The function compiled for such arguments and every seed of a batch, once for each key.
+
+        `settings` are all that it depends on besides numbers.
+        """
+        if (kind, key) not in self._compiled:
+            start = time.perf_counter()
+            settings = (batch.design, settings)
+            identity = (kind, self.mesh, batch.d, batch.n_max, batch.width)
+            over_seeds = self._over_seeds(function, batch.width)
+            program, now = programs.compiled(identity, settings, over_seeds, args)
+            self._compiled[kind, key] = program
+            if now:
+                self.clock.lap("compile", start)
+                self.clock.compilations[kind] += 1
+        return self._compiled[kind, key]
 
     def _draw(self, batch, keys, held):
         """The random arrays of a chunk; kept until another chunk is drawn."""
@@ -311,7 +317,7 @@ class Executor:
             return batch.design.draw(stream(keys, "matrix"), inputs, n_max=batch.n_max, d=batch.d)
 
         args = (keys, (), np.int32(0), jax.tree.map(as_array, numbers))
-        compiled = self._compile("draw", batch, _identity(static), draw, *args)
+        compiled = self._compile("draw", None, batch, static, draw, *args)
         start = time.perf_counter()
         drawn = jax.block_until_ready(compiled(*args))
         self.clock.lap("draw", start)
@@ -329,8 +335,8 @@ class Executor:
 
         args = (keys, drawn, np.asarray(sizes, np.int32), lanes)
         args = (*args, jax.tree.map(as_array, numbers))
-        settings = (_identity(static), _identity(rest), keep)
-        compiled = self._compile("train", batch, settings, seed, *args)
+        key = (family.names, len(sizes))
+        compiled = self._compile("train", key, batch, (static, rest, keep), seed, *args)
         start = time.perf_counter()
         values = compiled(*args)
         if jax.process_count() > 1:
@@ -338,12 +344,6 @@ class Executor:
         values = jax.tree.map(lambda a: np.asarray(a)[:seeds], values)
         self.clock.lap("train", start)
         return values
-
-
-def _identity(settings: Any) -> Any:
-    """What makes settings that are compiled with a program the same as others."""
-    leaves, structure = jax.tree.flatten(settings)
-    return structure, tuple(leaves)
 
 
 def _is_number(leaf: Any) -> bool:

@@ -4,11 +4,13 @@ As a notebook does that runs an experiment with other numbers, or a sweep whose 
 process: tracing and compiling take seconds, and are the same for any seed, step size or noise.
 """
 
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from mirage.runtime import compiler_options, release_memory
 
@@ -19,22 +21,23 @@ SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision")
 _kept: OrderedDict[Any, Any] = OrderedDict()
 
 
-def compiled(identity: Any, function: Callable[..., Any], arguments: tuple[Any, ...]):
+def compiled(identity: Any, settings: Any, function: Callable[..., Any], arguments: tuple):
     """The function compiled for arguments of these shapes, and whether it was now.
 
-    `identity` says what the function does with them: those of equal identity are one. Where it
-    cannot be compared the program is not kept.
+    It is a function of the identity and the settings, such as modules, alone. Where these are of
+    the user's own classes it is not kept: what they call may change while they stay the same.
     """
-    leaves, structure = jax.tree.flatten(arguments)
-    shapes = tuple((a.shape, a.dtype, getattr(a, "sharding", None)) for a in leaves)
-    settings = [getattr(jax.config, name) for name in SETTINGS]
-    key = (identity, structure, shapes, *settings)
-    try:
+    key = None
+    if _ours(settings):
+        shapes = [
+            (a.shape, a.dtype, getattr(a, "sharding", None)) for a in jax.tree.leaves(arguments)
+        ]
+        of_jax = [getattr(jax.config, name) for name in SETTINGS]
+        leaves, structure = jax.tree.flatten(settings)
+        key = (identity, structure, *leaves, jax.tree.structure(arguments), *shapes, *of_jax)
         if key in _kept:
             _kept.move_to_end(key)
             return _kept[key], False
-    except TypeError:  # a setting without a hash
-        key = None
     program = jax.jit(function).lower(*arguments).compile(compiler_options())
     release_memory()
     if key is not None:
@@ -47,3 +50,13 @@ def compiled(identity: Any, function: Callable[..., Any], arguments: tuple[Any, 
 def forget() -> None:
     """Keep none of them any longer."""
     _kept.clear()
+
+
+def _ours(settings: Any) -> bool:
+    """Whether settings are this package's modules, and plain values, all through."""
+    if dataclasses.is_dataclass(settings):
+        parts = [getattr(settings, field.name) for field in dataclasses.fields(settings)]
+        return type(settings).__module__.startswith("mirage.") and all(map(_ours, parts))
+    if isinstance(settings, tuple):
+        return all(map(_ours, settings))
+    return settings is None or isinstance(settings, bool | int | float | str | np.number)
