@@ -2,7 +2,7 @@
 
 There `array[place]` and `array.at[place].set(value)` are a slice. JAX, which cannot know, also
 counts from the end, looks whether there is such a place, and rounds quotients down where they are
-negative: a fifth to a third of what programs were made of, and took time to compile.
+negative: a fifth to a third of all operations, which took time to compile.
 """
 
 from typing import Any

@@ -244,6 +244,14 @@ def test_what_was_compiled_serves_other_numbers_and_nothing_else():
     for change in ({"loss": Mse()}, {"save_weights": True}):
         assert compiled(**change)[1] == {"draw": 0, "train": 1}
     assert compiled(inputs=Rademacher())[1] == {"draw": 1, "train": 1}
+    # Where X is not stored its size is in no argument.
+    for size in (
+        {},
+        {"d": [41], "n": 320, "alpha": None},
+        {"alpha": [40.0]},
+        {"design": Streamed(block=256)},
+    ):
+        assert compiled(**{"design": Streamed(), **size})[1]["train"] == 1
 
 
 SCALE = {"by": 1.0}
@@ -280,6 +288,8 @@ def test_the_last_programs_are_kept_and_each_is_that_of_its_settings():
     assert not compiled(1)
     assert compiled(0)  # the oldest is gone
     assert compiled(1, size=4)
+    with jax.enable_x64(True):
+        assert compiled(1)
     assert compiled(1, settings=(Huber(),))
     assert not compiled(1, settings=(Huber(),))
     assert compiled(1, settings=(Huber(delta=2.0),))  # a number that is compiled with it

@@ -21,7 +21,9 @@ SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision")
 _kept: OrderedDict[Any, Any] = OrderedDict()
 
 
-def compiled(identity: Any, settings: Any, function: Callable[..., Any], arguments: tuple):
+def compiled(
+    identity: Any, settings: Any, function: Callable[..., Any], arguments: tuple
+) -> tuple[Any, bool]:
     """The function compiled for arguments of these shapes, and whether it was now.
 
     It is a function of the identity and the settings, such as modules, alone. Where these are of
