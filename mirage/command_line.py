@@ -16,6 +16,7 @@ import hydra
 import matplotlib
 import xarray as xr
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -26,7 +27,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mirage import figures, record
 from mirage.analysis.minimal_samples import searched
-from mirage.config import ConfigError, build_all, compose_config
+from mirage.config import ConfigError, build_all
+from mirage.config.composition import compose_with_mode
 from mirage.config.errors import explain, first_line
 from mirage.config.fingerprint import fingerprint, sweep_fingerprint
 from mirage.config.overrides import prepare
@@ -258,11 +260,11 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def check(arguments: list[str]) -> list[str]:
+def check(arguments: list[str]) -> tuple[list[str], RunMode | None]:
     """Compose and build every job's config before a folder is made; ConfigError if one fails.
 
     The arguments are returned, overrides last, for a multirun with a folder that the same command
-    finds again.
+    finds again, and the `hydra.mode` of the config.
     """
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
@@ -276,7 +278,7 @@ def check(arguments: list[str]) -> list[str]:
     if len(asked) > 1:
         raise ConfigError(f"{', '.join(asked)}: expected only one of them")
     if known.help or known.hydra_help or known.info or known.shell_completion:
-        return arguments
+        return arguments, None
     if known.config_name or known.config_path:
         raise ConfigError("--config-name, --config-path: expected saved=PATH for a run's config")
     jobs = [parsed(known.overrides)]
@@ -284,19 +286,19 @@ def check(arguments: list[str]) -> list[str]:
         jobs = BasicSweeper.split_arguments(jobs[0], max_batch_size=None)[0][:CHECKED_JOBS]
     else:
         jobs = [[override.input_line or "" for override in jobs[0]]]
-    configs = [compose_config(job, config_dir=known.config_dir) for job in jobs]
-    for config in configs:
+    composed = [compose_with_mode(job, config_dir=known.config_dir) for job in jobs]
+    for config, _ in composed:
         if config.figure not in figures.FIGURES:
             names = ", ".join(figures.FIGURES)
             raise ConfigError(f"figure={config.figure!r}: expected one of {names}")
         for part in build_all(config).values():
             if not known.multirun and not known.cfg:
                 plan(part)
+    first, mode = composed[0]
     if known.multirun and not any(one.startswith("hydra.sweep.dir=") for one in arguments):
-        first = configs[0]
         place = f"outputs/{first.name}/multirun_{sweep_fingerprint(first, arguments)}"
-        return [*arguments, f"hydra.sweep.dir={place}"]
-    return arguments
+        arguments = [*arguments, f"hydra.sweep.dir={place}"]
+    return arguments, mode
 
 
 def parsed(overrides: list[str]) -> list[Override]:
@@ -347,7 +349,10 @@ def main() -> None:
         plugins += plugins_in(arguments)
         import_plugins(plugins)
         register()
-        sys.argv = ["mirage", *check(arguments)]
+        arguments, mode = check(arguments)
+        sys.argv = ["mirage", *arguments]
+        # It would compose the config once more to read its mode.
+        Hydra.get_mode = lambda self, config_name, overrides: mode
         hydra.main(str(folder("conf")), "config", version_base="1.3")(task)()
     except ConfigError as error:
         sys.exit(_fail(str(error), 2))

@@ -63,6 +63,25 @@ def test_every_sweep_runs(sweep, tmp_path):
     assert "status" in results if searches else results.cos_best.notnull().all()
 
 
+OF_ITSELF = """# @package _global_
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params:
+      d: 20,21
+"""
+
+
+@pytest.mark.slow
+def test_a_config_can_ask_for_a_multirun_by_itself(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text(OF_ITSELF)
+    own = ["--config-dir", ".", "+experiment=own", *SMALL[1:], "hydra.sweep.dir=s"]
+    done = command(*own, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert mirage.load(tmp_path / "s").d.values.tolist() == [20, 21]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mirage.config.errors import ConfigError, explain, suggest
@@ -28,6 +29,13 @@ from mirage.folders import folder
 
 def compose_config(overrides: Sequence[str], *, config_dir: str | None = None) -> DictConfig:
     """Compose a config without building it; ConfigError where Hydra refuses."""
+    return compose_with_mode(overrides, config_dir=config_dir)[0]
+
+
+def compose_with_mode(
+    overrides: Sequence[str], *, config_dir: str | None = None
+) -> tuple[DictConfig, RunMode | None]:
+    """The same, and `hydra.mode`: whether it asks for a run or a multirun by itself."""
     for override in overrides:
         if not isinstance(override, str):
             raise ConfigError(f"overrides={override!r}: expected text such as 'd=200'")
@@ -44,12 +52,13 @@ def compose_config(overrides: Sequence[str], *, config_dir: str | None = None) -
     if has_commands(_hydra(config)):  # of the user's own, or of an experiment or a sweep
         said = [o for o in overrides if re.match(r"\+*(hydra[./]|runtime=)", o)]
         check_said(_hydra(config), _hydra(_composed(said)))
+    mode = config.hydra.mode
     with open_dict(config):
         del config["hydra"]
     for key in KEYS:
         if key not in config and key not in OPTIONAL_GROUPS:
             raise ConfigError(f"~{key}: every config has this key; expected a value for it")
-    return config
+    return config, mode
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
