@@ -30,27 +30,25 @@ FILES = {m[1]: text for text in PYTHON if (m := re.match(r"# (\w+\.py)\n", text)
 SCRIPTS = [text for text in PYTHON if text not in FILES.values() and not text.startswith("# my_")]
 
 
-# The same in every command, so that programs compiled for one serve others as well; other d are
-# other programs.
-SIZES = {"d": ("20",), "alpha": ("4", "9", "15", "20")}
-# Two jobs are as good as nine.
-JOBS = {"d": ("20", "21"), "alpha": ("4",)}
+# The same in every command, so that programs compiled for one serve others as well.
+SIZES = {"d": ("20", "21", "22"), "alpha": ("4", "9", "15", "20")}
 
 
 def small(command: str) -> list[str]:
     """The arguments of a command of the README with its sizes brought down."""
     words = shlex.split(command.split("python -m mirage", 1)[1], comments=True)
-    sizes_of = JOBS if "-m" in words else SIZES
     shrunk = []
     for word in words:
         key, _, value = word.partition("=")
         if key in SIZES:
-            sizes = ",".join(sizes_of[key][: len(value.split(","))])
+            sizes = ",".join(SIZES[key][: len(value.split(","))])
             word = f"{key}=[{sizes}]" if "[" in value else f"{key}={sizes}"
         elif key == "algorithm.steps":
             word = "algorithm.steps=2"
         elif key == "seeds":
             word = "seeds=2"
+        if "-m" in words and key in SIZES:  # four jobs are as good as nine
+            word = ",".join(word.split(",")[:2])
         shrunk.append(word)
     if "--help" in words or "--cfg" in words:
         return shrunk

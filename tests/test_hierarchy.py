@@ -243,7 +243,7 @@ def test_simulation_is_on_the_predicted_curve(target):
     """Overlaps of features well beyond their threshold and MSE_γ, within 4 standard errors; the
     noise of an eigenvector lies in d − m⋆ dimensions, so that n/d counts as n/(d − m⋆).
     """
-    d, seeds, alphas = 100, 24, [10.0, 60.0, 300.0]
+    d, seeds, alphas = 200, 12, [10.0, 60.0, 300.0]
     algorithm = Spectral(steps=40, components=target.rank, end="upper")
     model = {"target": target, "loss": Preprocessed(), "algorithm": algorithm}
     results = simulate(Experiment(**model, d=d, alpha=alphas, seeds=seeds, runtime=QUIET))

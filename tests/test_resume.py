@@ -408,7 +408,7 @@ def test_a_sweep_is_found_again_and_another_is_another(tmp_path):
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("finished already") == 1
     same(mirage.load(folder), results)
-    other = command(*SWEEP[:-1], "d=26", cwd=tmp_path)
+    other = command(*SWEEP[:-1], "d=20,26", cwd=tmp_path)
     assert other.returncode == 0, other.stderr
     assert len(list(folder.parent.iterdir())) == 2
 
