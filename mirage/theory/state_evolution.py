@@ -6,7 +6,6 @@ with ω ~ N(0, Q), h | ω ~ N(ω, I − Q), y ~ P(·|h): Q is the overlap Û U�
 1806.05451; Troiani et al., arXiv 2405.15480). All in float64; call inside `double_precision()`.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -62,6 +61,7 @@ def _answer(score, alpha):
     return (new + new.T) / 2
 
 
+@eqx.filter_jit
 def mapped(
     channel: Channel, overlap: Float[Array, "r r"], alpha: Float[Array, ""]
 ) -> tuple[Float[Array, "r r"], Information]:
@@ -72,18 +72,6 @@ def mapped(
     (r, r): what Q and α are is not known here.
     """
     shaped((channel.rank, channel.rank), overlap=overlap)
-    leaves, structure = jax.tree.flatten(channel)
-    arrays = tuple(leaf if eqx.is_array(leaf) else None for leaf in leaves)
-    others = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
-    return _mapped(arrays, overlap, alpha, others, structure)
-
-
-# Not `filter_jit`, which takes as long at each of thousands of calls as the averages of a cheap
-# channel.
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _mapped(arrays, overlap, alpha, others, structure):
-    leaves = (b if a is None else a for a, b in zip(arrays, others, strict=True))
-    channel = jax.tree.unflatten(structure, leaves)
     information = channel.information(overlap)
     return _answer(_score(channel, information), alpha), information
 
