@@ -351,7 +351,7 @@ def main() -> None:
         register()
         arguments, mode = check(arguments)
         sys.argv = ["mirage", *arguments]
-        # It would compose the config once more to read its mode.
+        # Hydra's own composes the config once more to read its mode.
         Hydra.get_mode = lambda self, config_name, overrides: mode
         hydra.main(str(folder("conf")), "config", version_base="1.3")(task)()
     except ConfigError as error:

@@ -23,7 +23,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 malloc = {"mxfast": 0, "mmap_threshold": 2**32, "trim_threshold": 2**33}
 tunables = ":".join(f"glibc.malloc.{name}={value}" for name, value in malloc.items())
 os.environ.setdefault("GLIBC_TUNABLES", tunables)
-# A script that starts tests with `&` has them ignore Ctrl-C, which some send.
+# A script that starts tests with `&` has them, and what they start, ignore Ctrl-C: some send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before anything of JAX runs: two CPU devices, and a compilation cache of the test run's own.
 jax.config.update("jax_num_cpu_devices", 2)

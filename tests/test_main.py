@@ -82,6 +82,31 @@ def test_a_config_can_ask_for_a_multirun_by_itself(tmp_path):
     assert mirage.load(tmp_path / "s").d.values.tolist() == [20, 21]
 
 
+COUNT = """
+import atexit
+from hydra._internal.hydra import Hydra
+
+compose, calls = Hydra.compose_config, []
+
+
+def counted(*arguments, **named):
+    calls.append(arguments)
+    return compose(*arguments, **named)
+
+
+Hydra.compose_config = counted
+atexit.register(lambda: print(len(calls), "compositions"))
+"""
+
+
+@pytest.mark.slow
+def test_a_command_composes_its_config_to_check_it_and_to_run_it(tmp_path):
+    (tmp_path / "count.py").write_text(COUNT)
+    done = command("plugins=[count.py]", *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("\n2 compositions\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

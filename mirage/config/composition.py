@@ -35,7 +35,7 @@ def compose_config(overrides: Sequence[str], *, config_dir: str | None = None) -
 def compose_with_mode(
     overrides: Sequence[str], *, config_dir: str | None = None
 ) -> tuple[DictConfig, RunMode | None]:
-    """The same, and `hydra.mode`: whether it asks for a run or a multirun by itself."""
+    """What `compose_config` gives, and `hydra.mode`: RUN or MULTIRUN where the config says it."""
     for override in overrides:
         if not isinstance(override, str):
             raise ConfigError(f"overrides={override!r}: expected text such as 'd=200'")
